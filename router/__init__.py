@@ -1,0 +1,1 @@
+"""Route (tenant, schema, statement) to the right database connection."""

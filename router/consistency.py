@@ -1,0 +1,13 @@
+"""Consistency levels: what a read promises about earlier writes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Consistency(StrEnum):
+    """Say how fresh a read must be."""
+
+    EVENTUAL = "eventual"  # any replica, however late
+    SESSION = "session"  # a session sees its own writes (default)
+    STRONG = "strong"  # the primary, always

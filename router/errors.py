@@ -1,0 +1,372 @@
+"""The tree of errors: what failed, where, whether the server may have acted on it, and what to do next.
+
+Driver exceptions become these at one border (``router.drivers``). An error names tenant, node, code and
+statement fingerprint; it never holds a password or a bound value. The driver's own exception stays on
+:attr:`RouterError.cause` for a debugger; it is not chained, because its text may carry row values and the
+frames of its traceback may carry the password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple, Self
+
+
+class Sent(Enum):
+    """Say how far a statement got; retries ask this before they look at any code."""
+
+    NO = "no"  # provably not sent: nothing can have happened
+    ANSWERED = "answered"  # the server answered with an error: it did not apply the statement
+    UNKNOWN = "unknown"  # sent, no answer: a write may or may not have been applied
+
+
+_CONTEXT = ("tenant", "schema", "cluster", "node", "code", "fingerprint")
+
+
+class RouterError(Exception):
+    """Base of everything that the router raises.
+
+    ``tenant``, ``schema``, ``cluster`` and ``node`` say where; ``code`` is the server's SQLSTATE, errno or
+    SQLite name; ``fingerprint`` names the statement; ``sent`` says whether it can have had an effect;
+    ``attempts`` lists earlier tries of the same request.
+    """
+
+    sent: Sent = Sent.NO
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        sent: Sent | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.tenant: str | None = None
+        self.schema: str | None = None
+        self.cluster: str | None = None
+        self.node: str | None = None
+        self.fingerprint: str | None = None
+        self.attempts: tuple[str, ...] = ()
+        self.cause = None if cause is None else cause.with_traceback(None)
+        if sent is not None:
+            self.sent = sent
+
+    def at(
+        self,
+        *,
+        tenant: str | None = None,
+        schema: str | None = None,
+        cluster: str | None = None,
+        node: str | None = None,
+        fingerprint: str | None = None,
+    ) -> Self:
+        """Add where it happened; what is already known stays."""
+        self.tenant = self.tenant or tenant
+        self.schema = self.schema or schema
+        self.cluster = self.cluster or cluster
+        self.node = self.node or node
+        self.fingerprint = self.fingerprint or fingerprint
+        return self
+
+    def context(self) -> dict[str, str]:
+        """Return the known context as a mapping, for logs and problem details."""
+        return {name: value for name in _CONTEXT if (value := getattr(self, name))}
+
+    def __str__(self) -> str:
+        facts = [f"{name}={value}" for name, value in self.context().items()]
+        text = f"{self.message} [{' '.join(facts)}]" if facts else self.message
+        if self.attempts:
+            text += f" (earlier attempts: {'; '.join(self.attempts)})"
+        return text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+# --- configuration and catalog ---------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """Describe one mistake in the configuration: where it is, what it is, how to mend it."""
+
+    file: str
+    line: int  # 1-based; 0 where the file as a whole is meant
+    column: int  # 1-based
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.message}. {self.remedy}"
+
+
+class ConfigurationError(RouterError):
+    """Refuse a configuration; ``problems`` lists every mistake found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = f"{len(problems)} mistake{'s' if len(problems) != 1 else ''}"
+        super().__init__("\n".join([f"configuration refused, {count}:", *map(str, problems)]))
+        self.problems = tuple(problems)
+
+
+class MissingExtra(RouterError, ImportError):
+    """Report an optional package that is not installed, and the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Install it with: pip install 'tenant-router[{extra}]'")
+        self.extra = extra
+
+
+class CatalogError(RouterError):
+    """Base of refusals by the catalog: the request names something that is not configured."""
+
+
+class UnknownTenant(CatalogError):
+    """Refuse a tenant that the catalog does not have; there is no default tenant."""
+
+
+class UnknownSchema(CatalogError):
+    """Refuse a schema that the tenant does not have; there is no default for a named schema."""
+
+
+# --- misuse of the API -----------------------------------------------------------------------------------
+
+
+class UsageError(RouterError):
+    """Base of errors in how the API is used; retrying cannot help."""
+
+
+class RouterClosed(UsageError):
+    """Refuse work on a router, session or pool that is closed or not yet open."""
+
+
+class WrongEventLoop(UsageError):
+    """Refuse use from another event loop than the one that the router was opened on."""
+
+
+class TransactionStateError(UsageError):
+    """Refuse a verb that does not fit the transaction's state, such as commit without begin."""
+
+
+class ConcurrentUse(UsageError):
+    """Refuse a second task on a transaction while a statement of it is running."""
+
+
+class StatementError(UsageError):
+    """Refuse a statement that the router cannot run as asked."""
+
+
+class ParameterError(StatementError, ValueError):
+    """Report parameters that do not match the statement: missing, extra, or of a type the server refuses."""
+
+
+class NoRow(RouterError, LookupError):
+    """Report that a statement that must return a row returned none."""
+
+
+# --- time ------------------------------------------------------------------------------------------------
+
+
+class RouterTimeout(RouterError, TimeoutError):
+    """Base of everything that ran out of time."""
+
+
+class PoolTimeout(RouterTimeout):
+    """Report that no connection came free within the acquire timeout; nothing was sent."""
+
+
+class StatementTimeout(RouterTimeout):
+    """Report that a statement did not finish in time and was cancelled.
+
+    ``sent`` is ``UNKNOWN`` when the router gave up first, ``ANSWERED`` when the server cancelled it.
+    """
+
+    sent = Sent.UNKNOWN
+
+
+# --- connections -----------------------------------------------------------------------------------------
+
+
+class ConnectionFailed(RouterError, ConnectionError):
+    """Report that a connection could not be established; nothing was sent."""
+
+
+class AuthenticationFailed(ConnectionFailed):
+    """Report that the server refused the user name or password."""
+
+
+class DatabaseNotFound(ConnectionFailed):
+    """Report that the server does not have the database."""
+
+
+class TooManyConnections(ConnectionFailed):
+    """Report that the server is at its connection limit."""
+
+
+class ConnectionLost(RouterError, ConnectionError):
+    """Report that an established connection broke; ``sent`` says whether a statement was on its way."""
+
+    sent = Sent.UNKNOWN
+
+
+class CommitOutcomeUnknown(RouterError):
+    """Report that a commit or autocommit write got no answer: it may have been applied, or not.
+
+    It is never repeated by the router. Find out by reading (a unique request key helps), then decide.
+    """
+
+    sent = Sent.UNKNOWN
+
+
+# --- answers of the server -------------------------------------------------------------------------------
+
+
+class DatabaseError(RouterError):
+    """Base of errors that the server answered with; the statement was not applied."""
+
+    sent = Sent.ANSWERED
+
+
+class IntegrityError(DatabaseError):
+    """Base of constraint violations; ``constraint`` and ``column`` are set where the server names them."""
+
+    constraint: str | None = None
+    column: str | None = None
+
+
+class UniqueViolation(IntegrityError):
+    """Report a duplicate key."""
+
+
+class ForeignKeyViolation(IntegrityError):
+    """Report a missing or still referenced parent row."""
+
+
+class NotNullViolation(IntegrityError):
+    """Report NULL in a column that forbids it."""
+
+
+class CheckViolation(IntegrityError):
+    """Report a row that a CHECK constraint refuses."""
+
+
+class DataError(DatabaseError):
+    """Report a value that the server cannot take: out of range, wrong format, too long."""
+
+
+class InvalidStatement(DatabaseError):
+    """Report a statement that the server cannot understand: syntax, unknown table, column or function."""
+
+
+class PermissionDenied(DatabaseError):
+    """Report that the database user may not do this."""
+
+
+class ReadOnlyViolation(DatabaseError):
+    """Report that a write reached a read-only node or transaction and was refused; nothing was applied."""
+
+
+class TransactionAborted(DatabaseError):
+    """Report a statement in a transaction that an earlier error has already ended."""
+
+
+class TransactionConflict(DatabaseError):
+    """Base of conflicts between transactions; running the whole transaction again may succeed."""
+
+
+class Deadlock(TransactionConflict):
+    """Report that this transaction was chosen as the victim of a deadlock."""
+
+
+class SerializationFailure(TransactionConflict):
+    """Report a conflict under snapshot or serializable isolation, or with recovery on a standby."""
+
+
+class LockTimeout(TransactionConflict):
+    """Report that a lock did not come free in time (NOWAIT, lock timeout, SQLite busy)."""
+
+
+class StatementCancelled(DatabaseError):
+    """Report that somebody else cancelled the statement on the server."""
+
+
+class StaleStatement(DatabaseError):
+    """Report a prepared statement that a schema change made invalid; preparing it again helps."""
+
+
+class ServerError(DatabaseError):
+    """Report trouble of the server itself: out of disk or memory, an internal error."""
+
+
+# --- predicates ------------------------------------------------------------------------------------------
+
+
+def _errors_in(exc: BaseException | None) -> Iterator[RouterError]:
+    """Yield the router errors inside ``exc``: itself, one attached by the SQLAlchemy bridge, its causes."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        if isinstance(exc, RouterError):
+            yield exc
+        attached = getattr(exc, "router_error", None)
+        if isinstance(attached, RouterError):
+            yield attached
+        exc = exc.__cause__ or exc.__context__
+
+
+def _is(exc: BaseException, kinds: type[RouterError] | tuple[type[RouterError], ...]) -> bool:
+    return any(isinstance(error, kinds) for error in _errors_in(exc))
+
+
+def is_unique_violation(exc: BaseException) -> bool:
+    """Tell whether a duplicate key caused ``exc``, on any engine, also inside a SQLAlchemy error."""
+    return _is(exc, UniqueViolation)
+
+
+def is_foreign_key_violation(exc: BaseException) -> bool:
+    """Tell whether a foreign key caused ``exc``."""
+    return _is(exc, ForeignKeyViolation)
+
+
+def is_not_null_violation(exc: BaseException) -> bool:
+    """Tell whether a NULL in a NOT NULL column caused ``exc``."""
+    return _is(exc, NotNullViolation)
+
+
+def is_check_violation(exc: BaseException) -> bool:
+    """Tell whether a CHECK constraint caused ``exc``."""
+    return _is(exc, CheckViolation)
+
+
+def is_deadlock(exc: BaseException) -> bool:
+    """Tell whether a deadlock caused ``exc``."""
+    return _is(exc, Deadlock)
+
+
+def is_serialization_failure(exc: BaseException) -> bool:
+    """Tell whether a serialization conflict caused ``exc``."""
+    return _is(exc, SerializationFailure)
+
+
+def is_timeout(exc: BaseException) -> bool:
+    """Tell whether ``exc`` means that time ran out: for a connection, a lock or a statement."""
+    return _is(exc, (RouterTimeout, LockTimeout))
+
+
+def is_connection_lost(exc: BaseException) -> bool:
+    """Tell whether the connection could not be made or broke."""
+    return _is(exc, (ConnectionFailed, ConnectionLost, CommitOutcomeUnknown))
+
+
+def is_read_only(exc: BaseException) -> bool:
+    """Tell whether a write was refused because the node or transaction is read-only."""
+    return _is(exc, ReadOnlyViolation)
+
+
+def is_retryable(exc: BaseException) -> bool:
+    """Tell whether running the whole transaction again is safe and may succeed."""
+    return _is(exc, TransactionConflict)

@@ -1,0 +1,82 @@
+"""Decide which nodes may serve a request, and say why. Pure: no clock, no chance, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from router.consistency import Consistency
+from router.reasons import Reason
+from router.topology import Node, Role
+
+
+class Intent(StrEnum):
+    """Say what the caller declared about a statement."""
+
+    AUTO = "auto"  # prove it a read, or go to the primary
+    READONLY = "readonly"  # the caller vouches that it is a read
+    PRIMARY = "primary"  # the caller wants the primary
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Hold what is known of a cluster's nodes at one moment; replaced, never changed."""
+
+    primary: Node
+    replicas: tuple[Node, ...]  # usable ones, in configured order
+    generation: int = 0
+
+
+class Route(NamedTuple):
+    """Name the nodes that may serve a request, and why these."""
+
+    candidates: tuple[Node, ...]
+    role: Role
+    reason: Reason
+
+
+def to_primary(snapshot: Snapshot, reason: Reason) -> Route:
+    """Route to the primary for ``reason``."""
+    return Route((snapshot.primary,), Role.PRIMARY, reason)
+
+
+def decide(
+    verdict: Reason,
+    snapshot: Snapshot,
+    *,
+    intent: Intent = Intent.AUTO,
+    consistency: Consistency = Consistency.SESSION,
+    wrote: bool = False,
+) -> Route:
+    """Return the route of one statement outside a transaction.
+
+    ``verdict`` is what is known of the statement: ``Reason.READ`` if it is a proven read, else why not.
+    ``wrote`` says that the session has written to this cluster and that replicas may not show it yet.
+    A replica is used only for what is read-only by proof or by declaration; every doubt ends at the primary.
+    """
+    if intent is Intent.PRIMARY:
+        return to_primary(snapshot, Reason.DECLARED_PRIMARY)
+    if intent is Intent.READONLY:
+        verdict = Reason.DECLARED_READ if verdict is not Reason.READ else verdict
+    elif verdict is not Reason.READ:
+        return to_primary(snapshot, verdict)
+    if consistency is Consistency.STRONG:
+        return to_primary(snapshot, Reason.STRONG)
+    if wrote and consistency is Consistency.SESSION:
+        return to_primary(snapshot, Reason.OWN_WRITE)
+    if not snapshot.replicas:
+        return to_primary(snapshot, Reason.NO_REPLICA)
+    return Route(snapshot.replicas, Role.REPLICA, verdict)
+
+
+def decide_transaction(
+    snapshot: Snapshot, *, readonly: bool, consistency: Consistency, wrote: bool
+) -> Route:
+    """Return the route of a whole transaction: the primary, or one replica if declared read-only."""
+    if not readonly:
+        return to_primary(snapshot, Reason.TRANSACTION)
+    route = decide(Reason.READ, snapshot, consistency=consistency, wrote=wrote)
+    if route.role is Role.PRIMARY:
+        return route
+    return Route(route.candidates, route.role, Reason.READ_TRANSACTION)

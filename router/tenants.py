@@ -1,0 +1,1 @@
+"""The catalog: what (tenant, schema) resolves to. Unknown names are errors, never a default."""
