@@ -1,1 +1,81 @@
-"""Route (tenant, schema, statement) to the right database connection."""
+"""Route (tenant, schema, statement) to the right database connection.
+
+``from router import Router`` is all that most programs need.
+"""
+
+from router.capture import Failure, Success, capture
+from router.config import Config, Secret, load, parse
+from router.consistency import Consistency
+from router.dispatcher import Dispatcher, Subscription
+from router.drivers.registry import register
+from router.errors import (
+    CommitOutcomeUnknown,
+    ConfigurationError,
+    DatabaseError,
+    RouterError,
+    is_check_violation,
+    is_connection_lost,
+    is_deadlock,
+    is_foreign_key_violation,
+    is_not_null_violation,
+    is_read_only,
+    is_retryable,
+    is_serialization_failure,
+    is_timeout,
+    is_unique_violation,
+)
+from router.reasons import Reason
+from router.router import Explanation, NodeStatus, Ping, Router, Status
+from router.rows import Column, Result, Row
+from router.session import Session
+from router.topology import Role
+from router.transaction import Transaction
+
+__all__ = [
+    # the facade
+    "Router",
+    "Session",
+    "Transaction",
+    # results
+    "Row",
+    "Result",
+    "Column",
+    "Success",
+    "Failure",
+    "capture",
+    # configuration
+    "Config",
+    "Secret",
+    "load",
+    "parse",
+    "register",
+    # words
+    "Consistency",
+    "Reason",
+    "Role",
+    "Explanation",
+    "Status",
+    "NodeStatus",
+    "Ping",
+    # events: the classes are in router.events
+    "Dispatcher",
+    "Subscription",
+    # errors: the whole tree is in router.errors
+    "RouterError",
+    "ConfigurationError",
+    "DatabaseError",
+    "CommitOutcomeUnknown",
+    # predicates, the same on every engine
+    "is_unique_violation",
+    "is_foreign_key_violation",
+    "is_not_null_violation",
+    "is_check_violation",
+    "is_deadlock",
+    "is_serialization_failure",
+    "is_timeout",
+    "is_connection_lost",
+    "is_read_only",
+    "is_retryable",
+]
+
+__version__ = "0.1.0"

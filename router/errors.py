@@ -161,7 +161,12 @@ class StatementError(UsageError):
 
 
 class ParameterError(StatementError, ValueError):
-    """Report parameters that do not match the statement: missing, extra, or of a type the server refuses."""
+    """Report parameters that do not match the statement: missing, extra, or of a type the server refuses.
+
+    ``position`` counts from 1 where a driver names one parameter.
+    """
+
+    position: int | None = None
 
 
 class NoRow(RouterError, LookupError):
@@ -191,19 +196,19 @@ class StatementTimeout(RouterTimeout):
 # --- connections -----------------------------------------------------------------------------------------
 
 
-class ConnectionFailed(RouterError, ConnectionError):
+class ConnectError(RouterError, ConnectionError):
     """Report that a connection could not be established; nothing was sent."""
 
 
-class AuthenticationFailed(ConnectionFailed):
+class AuthenticationFailed(ConnectError):
     """Report that the server refused the user name or password."""
 
 
-class DatabaseNotFound(ConnectionFailed):
+class DatabaseNotFound(ConnectError):
     """Report that the server does not have the database."""
 
 
-class TooManyConnections(ConnectionFailed):
+class TooManyConnections(ConnectError):
     """Report that the server is at its connection limit."""
 
 
@@ -312,6 +317,8 @@ def _errors_in(exc: BaseException | None) -> Iterator[RouterError]:
         seen.add(id(exc))
         if isinstance(exc, RouterError):
             yield exc
+            if isinstance(exc.cause, RouterError):
+                yield exc.cause
         attached = getattr(exc, "router_error", None)
         if isinstance(attached, RouterError):
             yield attached
@@ -359,7 +366,7 @@ def is_timeout(exc: BaseException) -> bool:
 
 def is_connection_lost(exc: BaseException) -> bool:
     """Tell whether the connection could not be made or broke."""
-    return _is(exc, (ConnectionFailed, ConnectionLost, CommitOutcomeUnknown))
+    return _is(exc, (ConnectError, ConnectionLost, CommitOutcomeUnknown))
 
 
 def is_read_only(exc: BaseException) -> bool:

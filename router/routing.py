@@ -70,9 +70,7 @@ def decide(
     return Route(snapshot.replicas, Role.REPLICA, verdict)
 
 
-def decide_transaction(
-    snapshot: Snapshot, *, readonly: bool, consistency: Consistency, wrote: bool
-) -> Route:
+def decide_transaction(snapshot: Snapshot, *, readonly: bool, consistency: Consistency, wrote: bool) -> Route:
     """Return the route of a whole transaction: the primary, or one replica if declared read-only."""
     if not readonly:
         return to_primary(snapshot, Reason.TRANSACTION)

@@ -64,7 +64,7 @@ class Cluster:
     """
 
     name: str
-    engine: Engine
+    engine: str  # see Engine; a registered driver may add names
     primary: Node
     replicas: tuple[Node, ...] = ()
     database: str = ""

@@ -1,0 +1,49 @@
+# `check` reads, `fix` writes, `test` proves. One virtual environment in .venv; PYTHON chooses what makes it.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo test check fix up down clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Create .venv with the project and all its tools
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot create virtual environments. On Debian: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint constraints.txt
+	@touch $@
+
+demo: setup ## Run the main job on SQLite; nothing else is needed
+	$(BIN)/router demo
+
+test: setup ## Install the servers that are missing, then run all tests; ARGS="-k name" for some
+	$(BIN)/python -m tests.servers.install
+	$(BIN)/pytest -q $(ARGS)
+
+check: setup ## Read: lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup ## Write: mend what lint and format can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
+	docker compose up --detach --wait
+
+down: ## Stop the servers in docker; their data stays
+	docker compose down
+
+clean: ## Delete .venv, caches and builds
+	rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache .grimp_cache
+	find router tests -name __pycache__ -type d -prune -exec rm -rf {} +

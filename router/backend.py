@@ -1,0 +1,113 @@
+"""Everything that serves one cluster: its driver, pools, statements, health; and the targets in it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from router.balancing import Policy, choose
+from router.drivers.driver import Driver, Endpoint, Login
+from router.errors import MissingExtra
+from router.health import Health
+from router.pools.pool import Limits, Pool
+from router.pools.registry import Pools
+from router.statements import Dialect, Statement, Statements
+from router.tenants import Placement
+from router.topology import Cluster, Node
+from router.volatility import Volatility
+
+_REFUSED = 1_000  # texts remembered that a replica refused
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Say how to connect to one node."""
+
+    login: Login
+    tls: Any  # what Endpoint.tls takes
+    limits: Limits
+
+
+class Backend:
+    """Hold the working parts of one cluster."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        driver: Driver,
+        access: Mapping[Node, Access],
+        pools: Pools,
+        *,
+        policy: Policy,
+        extensions: tuple[str, ...],
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.cluster = cluster
+        self.driver = driver
+        self.statements = Statements(driver.dialect)
+        self.health = Health(cluster, clock)
+        self.volatility = Volatility(clock) if driver.dialect is Dialect.POSTGRESQL else None
+        self.refused: dict[str, None] = {}  # texts that a replica refused as writes, oldest first
+        self._access = access
+        self._pools = pools
+        self._policy = policy
+        self._extensions = extensions
+        self._rng = rng
+        self._choices = 0
+
+    def choose(self, candidates: tuple[Node, ...]) -> Node:
+        """Return the candidate to use now."""
+        self._choices += 1
+        return choose(self._policy, candidates, self.health.load, self._rng, self._choices)
+
+    def pool(self, node: Node, database: str) -> Pool:
+        """Return the pool for a database on a node."""
+        access = self._access[node]
+        endpoint = Endpoint(
+            node,
+            database,
+            access.login,
+            readonly=node is not self.cluster.primary,
+            tls=access.tls,
+            options=self.cluster.options,
+            extensions=self._extensions,
+        )
+        return self._pools.pool(endpoint, self.driver, access.limits)
+
+    def remember_refused(self, statement: Statement) -> None:
+        """Send this text to the primary from now on: a replica refused it as a write."""
+        if len(self.refused) >= _REFUSED:
+            del self.refused[next(iter(self.refused))]
+        self.refused[statement.text] = None
+
+    @cached_property
+    def bridge(self) -> Any:
+        """Return SQLAlchemy's side of this cluster; built when the ORM or Core is first used."""
+        try:
+            from router.pools.sqlalchemy import Bridge
+        except ModuleNotFoundError as exc:
+            raise MissingExtra(exc.name or "sqlalchemy", "orm") from None
+        return Bridge(self.driver)
+
+
+class Target:
+    """Hold what is known of one (tenant, schema), computed once per configuration generation."""
+
+    __slots__ = ("_pools", "backend", "binding", "database", "placement")
+
+    def __init__(self, placement: Placement, backend: Backend) -> None:
+        self.placement = placement
+        self.backend = backend
+        self.database, self.binding = backend.driver.locate(placement)
+        self._pools: dict[Node, Pool] = {}
+
+    def pool(self, node: Node) -> Pool:
+        """Return the pool that serves this target on a node."""
+        found = self._pools.get(node)
+        if found is None:
+            found = self._pools[node] = self.backend.pool(node, self.database)
+        return found

@@ -1,0 +1,85 @@
+"""Choose one of the nodes that may serve a request. Pure: load, chance and counter come in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from router.topology import Node
+
+LATENCY_FLOOR = 0.001
+"""Seconds; differences below it are noise on a network.
+
+A node whose latency is not known counts as this fast, so that it gets tried; its requests in flight bound
+how much it gets before it has answered once.
+"""
+
+
+class Policy(StrEnum):
+    """Name a way to choose among several nodes; a node of weight 0 is chosen only if all have weight 0."""
+
+    WEIGHTED_RANDOM = "weighted_random"  # shares in proportion to the weights
+    ROUND_ROBIN = "round_robin"  # strictly in turn; weights other than 0 do not count
+    LEAST_IN_FLIGHT = "least_in_flight"  # fewest running requests; ties by weighted chance
+    POWER_OF_TWO = "power_of_two"  # of two by weighted chance, the one that will likely answer sooner
+
+
+@dataclass(slots=True)
+class Load:
+    """Hold how busy a node is: requests ``in_flight``, mean ``latency`` in seconds (0.0: not known yet)."""
+
+    in_flight: int = 0
+    latency: float = 0.0
+
+
+_IDLE = Load()
+
+
+def choose(
+    policy: Policy,
+    candidates: Sequence[Node],
+    load: Mapping[Node, Load],
+    rng: random.Random,
+    counter: int,
+) -> Node:
+    """Return the node to use among ``candidates`` (at least one).
+
+    ``counter`` is the number of choices made before for this cluster; only round robin looks at it. A node
+    that is not in ``load`` counts as idle.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    nodes = [node for node in candidates if node.weight > 0.0] or candidates
+    if len(nodes) == 1:
+        return nodes[0]
+    if policy is Policy.ROUND_ROBIN:
+        return nodes[counter % len(nodes)]
+    if policy is Policy.WEIGHTED_RANDOM:
+        return _draw(nodes, rng)
+    if policy is Policy.LEAST_IN_FLIGHT:
+        fewest = min(load.get(node, _IDLE).in_flight for node in nodes)
+        return _draw([node for node in nodes if load.get(node, _IDLE).in_flight == fewest], rng)
+    first = _draw(nodes, rng)
+    second = _draw([node for node in nodes if node is not first], rng)
+    return first if _cost(first, load) <= _cost(second, load) else second
+
+
+def _cost(node: Node, load: Mapping[Node, Load]) -> float:
+    """Estimate how long a request would take on ``node``, in seconds per unit of weight."""
+    state = load.get(node, _IDLE)
+    return (state.in_flight + 1) * max(state.latency, LATENCY_FLOOR) / (node.weight or 1.0)
+
+
+def _draw(nodes: Sequence[Node], rng: random.Random) -> Node:
+    """Draw a node with a chance in proportion to its weight; with equal chances if all weigh 0."""
+    total = sum(node.weight for node in nodes)
+    if total <= 0.0:
+        return nodes[rng.randrange(len(nodes))]
+    point = rng.random() * total
+    for node in nodes:
+        point -= node.weight
+        if point < 0.0:
+            return node
+    return nodes[-1]  # rounding can leave a point just at the end of the last share

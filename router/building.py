@@ -1,0 +1,145 @@
+"""Build the parts of a router from its configuration."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from router.backend import Access, Backend
+from router.balancing import Policy
+from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
+from router.credentials import Credentials
+from router.drivers import tls
+from router.drivers.driver import Login
+from router.drivers.registry import driver_for
+from router.execution import Executor
+from router.pools.pool import Limits
+from router.pools.registry import Pools
+from router.topology import Cluster, Node, Role
+
+
+def backends(
+    config: Config, pools: Pools, *, clock: Callable[[], float], rng: random.Random
+) -> dict[str, Backend]:
+    """Return the backend of every cluster, by its name."""
+    return {
+        name: backend(name, cluster, config.source, pools, clock=clock, rng=rng)
+        for name, cluster in config.clusters.items()
+    }
+
+
+def backend(
+    name: str,
+    config: ClusterConfig,
+    folder: Path,
+    pools: Pools,
+    *,
+    clock: Callable[[], float],
+    rng: random.Random,
+) -> Backend:
+    """Return the backend of one cluster."""
+    described = cluster(name, config)
+    configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
+    access = {
+        node: _access(config, configured[index], folder, node, driver_limit=1)
+        if config.engine == "sqlite"
+        else _access(config, configured[index], folder, node)
+        for index, node in enumerate(described.nodes)
+    }
+    return Backend(
+        described,
+        driver_for(config.engine),
+        access,
+        pools,
+        policy=Policy(config.balancing),
+        extensions=config.extensions,
+        clock=clock,
+        rng=rng,
+    )
+
+
+def cluster(name: str, config: ClusterConfig) -> Cluster:
+    """Return the cluster that a section describes.
+
+    SQLite has no servers: its readers are named like replicas, on the primary's folder.
+    """
+    if config.engine == "sqlite":
+        replicas = tuple(
+            _node(name, config.primary, Role.REPLICA, f"reader-{number}")
+            for number in range(1, config.readers + 1)
+        )
+    else:
+        replicas = tuple(_node(name, each, Role.REPLICA) for each in config.replicas)
+    return Cluster(
+        name,
+        config.engine,
+        _node(name, config.primary, Role.PRIMARY),
+        replicas,
+        database=config.database or "",
+        # a reader over the write-ahead log sees every commit that ended before its statement began
+        replicas_current=config.engine == "sqlite",
+        options=config.options,
+    )
+
+
+def _node(cluster_name: str, config: NodeConfig, role: Role, name: str | None = None) -> Node:
+    return Node(
+        name or config.name or role.value,
+        cluster_name,
+        role,
+        config.host or "",
+        config.port or 0,
+        config.path or "",
+        config.weight,
+        config.zone,
+    )
+
+
+def _access(
+    config: ClusterConfig, node_config: NodeConfig, folder: Path, node: Node, driver_limit: int | None = None
+) -> Access:
+    login = config.login(node_config, writer=node.role is Role.PRIMARY)
+    context = tls.context(
+        config.tls_mode(node_config),
+        ca=_file(folder, config.tls.ca),
+        certificate=_file(folder, config.tls.certificate),
+        key=_file(folder, config.tls.key),
+    )
+    limits = config.connections
+    most = limits.max if driver_limit is None else driver_limit
+    return Access(
+        _login(login),
+        context,
+        Limits(min(limits.min, most), most, limits.idle, limits.lifetime),
+    )
+
+
+def _file(folder: Path, name: str | None) -> str | None:
+    return None if name is None else str(folder / name)
+
+
+def _login(config: LoginConfig | None) -> Login:
+    """Return a login that reads the password anew at each connect."""
+    if config is None:
+        return Login("", _nothing)
+    credentials = Credentials.of(config)
+
+    async def password() -> str:
+        secret = credentials.resolve()[1]
+        return "" if secret is None else secret.reveal()
+
+    return Login(credentials.username, password)
+
+
+async def _nothing() -> str:
+    return ""
+
+
+def any_database(config: Config, cluster_name: str, executor: Executor) -> str:
+    """Return a database that a ping of the cluster may connect to."""
+    database = config.clusters[cluster_name].database
+    for tenant in config.tenants.values():
+        if tenant.cluster == cluster_name:
+            return executor.target(tenant.tenant, None).database
+    return database or ""

@@ -1,0 +1,47 @@
+"""The configuration: read strictly, checked as a whole, frozen, and never shown with a secret."""
+
+from router.config.clusters import KNOWN_ENGINES
+from router.config.loader import load, parse
+from router.config.models import (
+    ClusterConfig,
+    ConnectionsConfig,
+    CredentialsConfig,
+    LoginConfig,
+    NodeConfig,
+    RetriesConfig,
+    SettingsConfig,
+    TimeoutsConfig,
+    TlsConfig,
+)
+from router.config.references import SecretReference
+from router.config.schema import json_schema
+from router.config.secret import Secret
+from router.config.units import parse_duration, parse_size
+from router.config.values import Config, Settings, TenantConfig
+
+__all__ = [
+    # load
+    "load",
+    "parse",
+    "json_schema",
+    "KNOWN_ENGINES",
+    # what is loaded
+    "Config",
+    "TenantConfig",
+    "Settings",
+    # sections as written
+    "ClusterConfig",
+    "NodeConfig",
+    "CredentialsConfig",
+    "LoginConfig",
+    "TlsConfig",
+    "ConnectionsConfig",
+    "SettingsConfig",
+    "TimeoutsConfig",
+    "RetriesConfig",
+    # values
+    "Secret",
+    "SecretReference",
+    "parse_duration",
+    "parse_size",
+]

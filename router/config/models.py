@@ -1,0 +1,232 @@
+"""The configuration as it is written: one model for each section. The JSON Schema is made from these."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.config.fields import (
+    Duration,
+    ExtensionSchema,
+    Host,
+    Isolation,
+    LogicalName,
+    Natural,
+    PhysicalName,
+    Port,
+    PositiveDuration,
+    Scalar,
+    TenantId,
+    Text,
+    Weight,
+)
+from router.config.references import SecretReference
+from router.config.urls import ServerUrl
+from router.consistency import Consistency
+
+TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+Balancing = Literal["weighted_random", "round_robin", "least_in_flight", "power_of_two"]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys, wrong types and changes are refused; errors do not repeat input."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class LoginConfig(Section):
+    """Name a database user and where its password comes from."""
+
+    username: Text
+    """Name of the database user."""
+    password: SecretReference | None = None
+    """Best as ${env:NAME} or ${file:PATH}; read anew for each connection."""
+
+
+class CredentialsConfig(Section):
+    """Name the users that the router connects as."""
+
+    writer: LoginConfig
+    """Used on the primary."""
+    reader: LoginConfig | None = None
+    """Used on the replicas; the writer if left out."""
+
+
+class TlsConfig(Section):
+    """Say how connections are encrypted, in PostgreSQL's terms."""
+
+    mode: TlsMode | None = None
+    """verify-full if left out, but disable on a Unix socket or a loopback address."""
+    ca: Text | None = None
+    """File of the authorities to trust; the system's if left out. Relative to the configuration folder."""
+    certificate: Text | None = None
+    """File of the client's certificate."""
+    key: Text | None = None
+    """File of the client's private key."""
+
+
+class ConnectionsConfig(Section):
+    """Bound the connections to each node."""
+
+    min: Annotated[Natural, Field(ge=0, le=10_000)] = 0
+    """Kept open."""
+    max: Annotated[Natural, Field(ge=1, le=10_000)] = 10
+    """Never exceeded."""
+    idle: PositiveDuration = Field(default="10m", validate_default=True)
+    """An unused connection above min is closed after this time."""
+    lifetime: PositiveDuration = Field(default="30m", validate_default=True)
+    """A connection is replaced after about this time."""
+
+
+class NodeConfig(Section):
+    """Describe one server: by parts, by url, or for SQLite by path."""
+
+    name: LogicalName | None = None
+    """Shown in events and metrics; primary, replica-1, replica-2, ... if left out."""
+    host: Host | None = None
+    """Name, IP address, or absolute path of a Unix socket or its folder."""
+    port: Port | None = None
+    """The engine's usual port if left out."""
+    url: ServerUrl | None = None
+    """Instead of host, port, username and password: scheme://user:password@host:port/database?sslmode=mode."""
+    path: Text | None = None
+    """SQLite only: folder of the database files, relative to the configuration folder."""
+    weight: Weight = 1.0
+    """Share of reads among the replicas."""
+    zone: Text | None = None
+    """Where the server stands, such as an availability zone."""
+    username: Text | None = None
+    """Instead of the cluster's credentials, on this node."""
+    password: SecretReference | None = None
+    """Of username."""
+    tls: TlsMode | None = None
+    """Instead of the cluster's tls mode, on this node."""
+
+    @property
+    def local(self) -> bool:
+        """Say whether the node is reached without a network: by a file, a Unix socket or loopback."""
+        host = self.host or ""
+        if self.path or host.startswith("/") or host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        except ValueError:
+            return False
+
+
+class ClusterConfig(Section):
+    """Describe one primary and its replicas.
+
+    As loaded, every node has its name, and its host and port or its path; ``url`` is taken apart.
+    """
+
+    engine: Text
+    """postgresql, mysql, mariadb or sqlite."""
+    primary: NodeConfig
+    """The server that takes writes."""
+    replicas: Annotated[tuple[NodeConfig, ...], Field(strict=False)] = ()
+    """Servers that follow the primary and take reads."""
+    readers: Annotated[Natural, Field(ge=0, le=64)] = 2
+    """SQLite only: how many read-only connections serve reads beside the one writer."""
+    database: PhysicalName | None = None
+    """Database of tenants that are isolated by schema."""
+    credentials: CredentialsConfig | None = None
+    """Who to connect as."""
+    tls: TlsConfig = TlsConfig()
+    """How connections are encrypted."""
+    connections: ConnectionsConfig = ConnectionsConfig()
+    """Bounds of the pool of each node."""
+    balancing: Balancing = "power_of_two"
+    """How a read chooses among the replicas."""
+    extensions: Annotated[tuple[ExtensionSchema, ...], Field(strict=False)] = ()
+    """PostgreSQL only: schemas of extensions, put after the tenant's own on its search_path."""
+    options: dict[str, Scalar] = {}
+    """Passed to the driver by name."""
+
+    @property
+    def nodes(self) -> tuple[NodeConfig, ...]:
+        """Return all nodes, the primary first."""
+        return (self.primary, *self.replicas)
+
+    def tls_mode(self, node: NodeConfig) -> TlsMode:
+        """Return the mode for ``node``: its own, the cluster's, or the default for where it is."""
+        return node.tls or self.tls.mode or ("disable" if node.local else "verify-full")
+
+    def login(self, node: NodeConfig, *, writer: bool) -> LoginConfig | None:
+        """Return who to connect to ``node`` as; ``None`` where no login is configured (SQLite)."""
+        if node.username is not None:
+            return LoginConfig(username=node.username, password=node.password)
+        if self.credentials is None:
+            return None
+        return self.credentials.writer if writer else self.credentials.reader or self.credentials.writer
+
+
+class TimeoutsConfig(Section):
+    """Bound how long things may take."""
+
+    acquire: PositiveDuration | None = None
+    """Waiting for a free connection; 5s if set nowhere."""
+    connect: PositiveDuration | None = None
+    """Opening a connection; 5s if set nowhere."""
+    statement: PositiveDuration | None = None
+    """One statement with its retries; 30s if set nowhere."""
+
+
+class RetriesConfig(Section):
+    """Bound the repetition of what may safely be repeated."""
+
+    attempts: Annotated[Natural, Field(ge=1, le=20)] | None = None
+    """All tries of one request, the first included; 3 if set nowhere."""
+    min_wait: Duration | None = None
+    """Upper bound of the first wait, doubled for each further one; 20ms if set nowhere."""
+    max_wait: Duration | None = None
+    """Upper bound of any wait; 1s if set nowhere."""
+
+
+class SettingsConfig(Section):
+    """Hold what defaults, tiers and tenants may set; the tenant wins over its tier, and that over all."""
+
+    consistency: Annotated[Consistency, Field(strict=False)] | None = None
+    """eventual: any replica; session: a session sees its own writes; strong: always the primary."""
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    """How long things may take."""
+    slow_query: Duration | None = None
+    """A request that takes longer is reported; 500ms if set nowhere."""
+    retries: RetriesConfig = RetriesConfig()
+    """How often failed requests are tried."""
+
+
+class TenantFile(SettingsConfig):
+    """Describe one tenant: the content of tenants/<tenant>.yaml."""
+
+    tenant: TenantId
+    """The tenant's id; the file has the same name."""
+    cluster: LogicalName
+    """One of the clusters in router.yaml."""
+    isolation: Isolation
+    """schema: the tenant has a schema in a shared database; database: it has a database of its own."""
+    database: PhysicalName | None = None
+    """Its database; with isolation: schema the cluster's if left out."""
+    schema_: PhysicalName | None = Field(default=None, alias="schema")
+    """Its schema, with isolation: schema."""
+    schemas: dict[LogicalName, PhysicalName] = {}
+    """Further schemas (on MySQL and SQLite: databases) by the name the application uses."""
+    tier: LogicalName | None = None
+    """One of the tiers in router.yaml."""
+
+
+class RouterFile(Section):
+    """Describe the clusters and what tenants inherit: the content of router.yaml."""
+
+    version: Literal[1]
+    """Version of this format."""
+    clusters: dict[LogicalName, ClusterConfig]
+    """The clusters by name."""
+    defaults: SettingsConfig = SettingsConfig()
+    """What every tenant inherits."""
+    tiers: dict[LogicalName, SettingsConfig] = {}
+    """Named sets of settings that tenants may choose."""

@@ -1,0 +1,85 @@
+"""What a checked configuration is: the values that the running router keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from router.config.models import ClusterConfig, SettingsConfig
+from router.consistency import Consistency
+from router.errors import Problem
+
+NO_SCHEMAS: Mapping[str, str] = MappingProxyType({})  # shared: most tenants have none
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hold the settings in force for a tenant; times in seconds. Equal ones are one object in a Config."""
+
+    consistency: Consistency = Consistency.SESSION
+    acquire_timeout: float = 5.0
+    connect_timeout: float = 5.0
+    statement_timeout: float = 30.0
+    slow_query: float = 0.5
+    retry_attempts: int = 3
+    retry_min_wait: float = 0.02
+    retry_max_wait: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantConfig:
+    """Describe one tenant, checked; slotted, since there may be 100,000 of them.
+
+    ``isolation`` is ``database`` or ``schema``. ``schemas`` maps names that the application uses to physical
+    ones. ``schema`` is ``None`` with isolation by database; ``database`` is ``None`` only on MySQL with
+    isolation by schema, where a schema is a database.
+    """
+
+    tenant: str
+    cluster: str
+    isolation: str
+    database: str | None
+    schema: str | None
+    schemas: Mapping[str, str]
+    tier: str | None
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Config:
+    """Hold a whole checked configuration: what :func:`router.config.load` and ``parse`` return.
+
+    ``source`` is the folder that relative paths are in; ``warnings`` are remarks that refuse nothing.
+    """
+
+    clusters: Mapping[str, ClusterConfig]
+    tenants: Mapping[str, TenantConfig]
+    defaults: SettingsConfig = field(default_factory=SettingsConfig)
+    tiers: Mapping[str, SettingsConfig] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
+    source: Path = Path()
+    version: int = 1
+
+    def __repr__(self) -> str:
+        return f"<Config {self.source}: {len(self.clusters)} clusters, {len(self.tenants)} tenants>"
+
+
+def settle(sections: Sequence[SettingsConfig]) -> Settings:
+    """Return the settings in force where ``sections`` are given weakest first."""
+    chosen: dict[str, object] = {}
+    for section in sections:
+        times, retries = section.timeouts, section.retries
+        given = {
+            "consistency": section.consistency,
+            "acquire_timeout": times.acquire,
+            "connect_timeout": times.connect,
+            "statement_timeout": times.statement,
+            "slow_query": section.slow_query,
+            "retry_attempts": retries.attempts,
+            "retry_min_wait": retries.min_wait,
+            "retry_max_wait": retries.max_wait,
+        }
+        chosen |= {name: value for name, value in given.items() if value is not None}
+    return Settings(**chosen)  # type: ignore[arg-type]  # names and types as in the models

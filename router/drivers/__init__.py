@@ -1,0 +1,1 @@
+"""Drivers: how each engine connects, binds a tenant, and reports errors."""

@@ -1,0 +1,175 @@
+"""What a driver is: the two classes that make an engine known to the router.
+
+A new engine is added by writing one :class:`Driver` and one :class:`Connection` and registering the driver
+under the engine's name, see ``docs/how-to/add-an-engine.md``. Methods may raise the vendor's exceptions;
+:meth:`Driver.translate` is the one border where those become errors of ours.
+"""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from router.errors import RouterError
+from router.rows import Result, Row
+from router.statements import Dialect, Dirt, Statement
+from router.tenants import Placement
+from router.topology import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Name a database user and fetch the password at connect time, so that it can rotate."""
+
+    username: str
+    password: Callable[[], Awaitable[str]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Describe what a pool's connections connect to."""
+
+    node: Node
+    database: str  # "" where the driver switches databases on one connection
+    login: Login
+    readonly: bool  # the database itself must refuse writes on these connections
+    tls: ssl.SSLContext | str | None = None  # None: plain; "prefer" and "allow" as in PostgreSQL
+    options: Mapping[str, object] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ()  # PostgreSQL: schemas after the tenant's in the search path
+    application: str = "router"
+
+
+class Location(NamedTuple):
+    """Say which pool serves a placement, and what its connections must be bound to."""
+
+    database: str
+    binding: str | None
+
+
+class Connection(ABC):
+    """One physical connection and what is known of its state.
+
+    The state lives here rather than in the pool because the pool is not the only one to change it: a
+    statement makes the connection dirty, a binding changes its search path.
+    """
+
+    #: whether other statements may run while a stream is not read to its end
+    interleaves: ClassVar[bool] = True
+
+    __slots__ = ("binding", "dirt", "expires_at", "id", "in_transaction", "opened_at", "record", "used_at")
+
+    def __init__(self) -> None:
+        self.id = 0
+        self.binding: str | None = None
+        self.dirt: int = Dirt.NONE
+        self.in_transaction = False
+        self.opened_at = 0.0
+        self.used_at = 0.0
+        self.expires_at = 0.0
+        self.record: Any = None  # the SQLAlchemy pool entry, once the ORM has used this connection
+
+    @property
+    @abstractmethod
+    def driver_connection(self) -> Any:
+        """Return the vendor's connection object."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Tell whether the connection is known to be closed; costs no I/O."""
+
+    @abstractmethod
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+        """Run a statement and return its rows. ``timeout`` is in seconds."""
+
+    @abstractmethod
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+        """Run a statement and return its first row."""
+
+    @abstractmethod
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+        """Run a statement and return what it did, with its rows if it has any."""
+
+    @abstractmethod
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+        """Run a statement once for each tuple of arguments, all or none; return the rows changed or -1."""
+
+    @abstractmethod
+    async def execute_raw(self, text: str, timeout: float) -> None:
+        """Run a text as it is, several statements allowed."""
+
+    @abstractmethod
+    def stream(
+        self, sql: str, args: tuple[object, ...], batch: int, timeout: float
+    ) -> AsyncGenerator[list[Row], None]:
+        """Yield the rows in batches from a cursor on the server; ``timeout`` holds for each batch."""
+
+    async def next_batch(self, batches: AsyncGenerator[list[Row], None]) -> list[Row]:
+        """Return the next batch of a stream, an empty one at its end."""
+        return await anext(batches, [])
+
+    @abstractmethod
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+        """Begin a transaction."""
+
+    @abstractmethod
+    async def control(self, text: str, timeout: float) -> None:
+        """Run one transaction command, such as COMMIT or SAVEPOINT, as it is."""
+
+    async def commit(self, timeout: float) -> None:
+        """Commit the transaction."""
+        await self.control("COMMIT", timeout)
+
+    async def rollback(self, timeout: float) -> None:
+        """Roll the transaction back."""
+        await self.control("ROLLBACK", timeout)
+
+    @abstractmethod
+    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+        """Set the session state of a tenant; raise if the tenant's place does not exist."""
+
+    @abstractmethod
+    async def reset(self, timeout: float) -> None:
+        """Undo whatever statements may have changed in the session, the binding included."""
+
+    @abstractmethod
+    async def close(self, timeout: float) -> None:
+        """Close in order, waiting for the server at most ``timeout`` seconds."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Close at once, without waiting for anything."""
+
+
+class Driver(ABC):
+    """Make an engine known: how to connect, how to read its errors, how its tenants are placed."""
+
+    name: ClassVar[str]
+    dialect: ClassVar[Dialect]
+
+    @abstractmethod
+    async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
+        """Open a connection, read-only in the database itself if the endpoint says so."""
+
+    @abstractmethod
+    def translate(self, exc: BaseException) -> RouterError:
+        """Turn an exception of the vendor's driver into one of ours, without secrets or bound values."""
+
+    @abstractmethod
+    def locate(self, placement: Placement) -> Location:
+        """Return which pool serves a placement and the binding of its connections."""
+
+    @abstractmethod
+    def sqlalchemy_url(self) -> str:
+        """Return the SQLAlchemy URL of the dialect, without address and credentials."""
+
+    @abstractmethod
+    def sqlalchemy_connection(self, dialect: Any, connection: Connection) -> Any:
+        """Wrap the vendor's connection as SQLAlchemy's adapted DBAPI connection."""
+
+    def text_for(self, statement: Statement, binding: str | None) -> str:
+        """Return the SQL to send for a statement under a binding."""
+        return statement.sql

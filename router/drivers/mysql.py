@@ -1,0 +1,189 @@
+"""MySQL and MariaDB through aiomysql."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
+
+import aiomysql
+from pymysql.constants import CLIENT, FIELD_TYPE
+
+from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.mysql_errors import translate
+from router.errors import ConfigurationError, Problem, RouterError
+from router.rows import Column, Result, Row, row_class
+from router.statements import Dialect
+from router.tenants import Placement
+
+# Undoes user variables, temporary tables, locks and session settings in one round trip; MySQL 5.7.3 and
+# MariaDB 10.2.4 know it. aiomysql has no method for it (MySQL internals manual, COM_RESET_CONNECTION).
+_COM_RESET_CONNECTION = 0x1F
+_READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+_TYPE_NAMES = {value: name.lower() for name, value in vars(FIELD_TYPE).items() if isinstance(value, int)}
+
+
+class MysqlConnection(Connection):
+    """A connection of aiomysql."""
+
+    interleaves = False  # a running statement's rows come before anything else on the wire
+
+    __slots__ = ("_initial", "_raw", "_readonly")
+
+    def __init__(self, raw: aiomysql.Connection, initial: str, readonly: bool) -> None:
+        super().__init__()
+        self._raw = raw
+        self._initial = initial
+        self._readonly = readonly
+
+    @property
+    def driver_connection(self) -> aiomysql.Connection:
+        return self._raw
+
+    @property
+    def closed(self) -> bool:
+        reader = self._raw._reader
+        return bool(self._raw.closed or reader is None or reader.at_eof() or reader.eof_received)
+
+    async def _run(self, sql: str, args: tuple[object, ...], timeout: float) -> aiomysql.Cursor:
+        async with asyncio.timeout(timeout):
+            cursor = await self._raw.cursor()
+            await cursor.execute(sql, args or None)
+        return cursor
+
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+        return _rows(await self._run(sql, args, timeout))
+
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+        rows = _rows(await self._run(sql, args, timeout))
+        return rows[0] if rows else None
+
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+        cursor = await self._run(sql, args, timeout)
+        described = cursor.description or ()
+        columns = tuple(Column(each[0], _TYPE_NAMES.get(each[1], "unknown")) for each in described)
+        # insert_id is 0 where no key was generated
+        return Result(cursor.rowcount, cursor.lastrowid or None, columns, _rows(cursor))
+
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+        async with asyncio.timeout(timeout):
+            cursor = await self._raw.cursor()
+            changed = await cursor.executemany(sql, args)
+        return int(changed or 0)
+
+    async def execute_raw(self, text: str, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            cursor = await self._raw.cursor()
+            await cursor.execute(text)
+            while await cursor.nextset():
+                pass
+
+    async def stream(
+        self, sql: str, args: tuple[object, ...], batch: int, timeout: float
+    ) -> AsyncGenerator[list[Row], None]:
+        async with asyncio.timeout(timeout):
+            cursor = await self._raw.cursor(aiomysql.SSCursor)
+            await cursor.execute(sql, args or None)
+        made = row_class(tuple(each[0] for each in cursor.description or ()))
+        while True:
+            async with asyncio.timeout(timeout):
+                rows = await cursor.fetchmany(batch)
+            if not rows:
+                break
+            yield cast("list[Row]", list(map(made, rows)))
+        await cursor.close()
+
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+        if isolation is not None:
+            await self.control(f"SET TRANSACTION ISOLATION LEVEL {isolation.upper()}", timeout)
+        await self.control("START TRANSACTION READ ONLY" if readonly else "START TRANSACTION", timeout)
+
+    async def control(self, text: str, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._raw.query(text)
+
+    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._raw.select_db(binding or self._initial)
+
+    async def reset(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._raw._execute_command(_COM_RESET_CONNECTION, b"")
+            await self._raw._read_ok_packet()
+            await self._raw.set_charset(self._raw.charset)
+            if self._readonly:
+                await self._raw.query(_READ_ONLY)
+
+    async def close(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._raw.ensure_closed()
+
+    def terminate(self) -> None:
+        self._raw.close()
+
+
+def _rows(cursor: aiomysql.Cursor) -> list[Row]:
+    """Return the rows that the cursor has already received."""
+    if cursor.description is None:
+        return []
+    made = row_class(tuple(each[0] for each in cursor.description))
+    return cast("list[Row]", list(map(made, cursor._rows)))
+
+
+class MysqlDriver(Driver):
+    """Serve MySQL and MariaDB: all tenants of a node share its connections, each in its own database."""
+
+    name = "aiomysql"
+    dialect = Dialect.MYSQL
+
+    async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
+        if isinstance(endpoint.tls, str):
+            raise ConfigurationError(
+                [
+                    Problem(
+                        f"cluster {endpoint.node.cluster}",
+                        0,
+                        0,
+                        f"aiomysql knows no TLS mode {endpoint.tls!r}",
+                        "Use disable, require, verify-ca or verify-full.",
+                    )
+                ]
+            )
+        node = endpoint.node
+        socket = (
+            {"unix_socket": node.host}
+            if node.host.startswith("/")
+            else {"host": node.host, "port": node.port}
+        )
+        options: dict[str, Any] = {"charset": "utf8mb4", **endpoint.options}
+        # FOUND_ROWS: an UPDATE counts the rows that it matched, as on the other engines (SQLAlchemy asks
+        # for the same)
+        raw = await aiomysql.connect(
+            **socket,
+            user=endpoint.login.username,
+            password=await endpoint.login.password(),
+            db=endpoint.database or None,
+            autocommit=True,
+            client_flag=CLIENT.FOUND_ROWS,
+            init_command=_READ_ONLY if endpoint.readonly else None,
+            connect_timeout=timeout,
+            ssl=endpoint.tls,
+            program_name=endpoint.application,
+            **options,
+        )
+        return MysqlConnection(raw, endpoint.database, endpoint.readonly)
+
+    def translate(self, exc: BaseException) -> RouterError:
+        return translate(exc)
+
+    def locate(self, placement: Placement) -> Location:
+        # a MySQL schema is a database; one connection serves them all with COM_INIT_DB
+        return Location("", placement.physical or placement.database)
+
+    def sqlalchemy_url(self) -> str:
+        return "mysql+aiomysql://"
+
+    def sqlalchemy_connection(self, dialect: Any, connection: Connection) -> Any:
+        from sqlalchemy.dialects.mysql.aiomysql import AsyncAdapt_aiomysql_connection
+
+        return AsyncAdapt_aiomysql_connection(dialect.loaded_dbapi, connection.driver_connection)

@@ -1,0 +1,194 @@
+"""PostgreSQL through asyncpg."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import asyncpg
+
+from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.postgresql_errors import translate
+from router.errors import DatabaseNotFound, RouterError
+from router.identifiers import quote
+from router.rows import Column, Result, Row
+from router.statements import Dialect, Statement
+from router.tenants import Placement
+
+if TYPE_CHECKING:
+    from asyncpg.prepared_stmt import PreparedStatement
+
+# DISCARD ALL without DEALLOCATE ALL and DISCARD PLANS: those would pull the prepared statements from under
+# asyncpg's and SQLAlchemy's caches (error 26000 on the next use). RESET ALL leaves the role alone, hence
+# SESSION AUTHORIZATION. Startup settings such as default_transaction_read_only return to what they were.
+_RESET = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
+    "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+)
+# One round trip sets the path and proves that the schema exists: PostgreSQL skips a missing schema in a
+# search path silently, and an unqualified name would then fall through to the next entry.
+_BIND = (
+    "SELECT pg_catalog.set_config('search_path', $1, false), "
+    "EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $2)"
+)
+_PREPARED = 100  # prepared statements kept for execute() of statements that return rows, per connection
+
+
+class PostgresqlRow(asyncpg.Record):
+    """asyncpg's own record with attribute access added: rows cost what the driver's cost."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the row has no column {name!r}; it has {list(self.keys())}") from None
+
+    def __repr__(self) -> str:
+        return f"Row({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+
+def _rowcount(status: str | None) -> int:
+    """Return the number at the end of a command tag such as ``UPDATE 3``, or -1."""
+    tail = (status or "").rpartition(" ")[2]
+    return int(tail) if tail.isdigit() else -1
+
+
+class PostgresqlConnection(Connection):
+    """A connection of asyncpg."""
+
+    __slots__ = ("_prepared", "_raw")
+
+    def __init__(self, raw: asyncpg.Connection) -> None:
+        super().__init__()
+        self._raw = raw
+        self._prepared: dict[str, PreparedStatement] = {}
+
+    @property
+    def driver_connection(self) -> asyncpg.Connection:
+        return self._raw
+
+    @property
+    def closed(self) -> bool:
+        return self._raw.is_closed()
+
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+        return cast("list[Row]", await self._raw.fetch(sql, *args, timeout=timeout))
+
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+        return cast("Row | None", await self._raw.fetchrow(sql, *args, timeout=timeout))
+
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+        statement = await self._prepare(sql, timeout)
+        try:
+            rows = await statement.fetch(*args, timeout=timeout)
+        except (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError):
+            del self._prepared[sql]  # prepared before a schema change; the next try prepares it anew
+            raise
+        columns = tuple(Column(each.name, each.type.name) for each in statement.get_attributes())
+        return Result(_rowcount(statement.get_statusmsg()), None, columns, cast("list[Row]", rows))
+
+    async def _prepare(self, sql: str, timeout: float) -> PreparedStatement:
+        """Return a prepared statement whose columns can be asked; asyncpg's own cache hides them."""
+        statement = self._prepared.get(sql)
+        if statement is None:
+            while len(self._prepared) >= _PREPARED:
+                del self._prepared[next(iter(self._prepared))]
+            statement = self._prepared[sql] = await self._raw.prepare(sql, timeout=timeout)
+        return statement
+
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+        await self._raw.executemany(sql, args, timeout=timeout)
+        return -1  # the protocol answers once for the whole batch, without a count
+
+    async def execute_raw(self, text: str, timeout: float) -> None:
+        await self._raw.execute(text, timeout=timeout)
+
+    async def stream(
+        self, sql: str, args: tuple[object, ...], batch: int, timeout: float
+    ) -> AsyncGenerator[list[Row], None]:
+        cursor = await self._raw.cursor(sql, *args, timeout=timeout)
+        while rows := await cursor.fetch(batch, timeout=timeout):
+            yield cast("list[Row]", rows)
+
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+        text = "BEGIN"
+        if isolation is not None:
+            text += f" ISOLATION LEVEL {isolation.upper()}"
+        await self._raw.execute(text + (" READ ONLY" if readonly else ""), timeout=timeout)
+
+    async def control(self, text: str, timeout: float) -> None:
+        await self._raw.execute(text, timeout=timeout)
+
+    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+        if binding is None:
+            await self._raw.execute("RESET search_path", timeout=timeout)
+            return
+        path = ", ".join(quote(schema, '"') for schema in (binding, *endpoint.extensions))
+        row = await self._raw.fetchrow(_BIND, path, binding, timeout=timeout)
+        if row is None or not row[1]:
+            raise DatabaseNotFound(
+                f"schema {binding!r} does not exist in database {endpoint.database!r}. "
+                "Create it, or correct the tenant's configuration"
+            )
+
+    async def reset(self, timeout: float) -> None:
+        await self._raw.execute(_RESET, timeout=timeout)
+
+    async def close(self, timeout: float) -> None:
+        await self._raw.close(timeout=timeout)
+
+    def terminate(self) -> None:
+        self._raw.terminate()
+
+
+class PostgresqlDriver(Driver):
+    """Serve PostgreSQL: a database has its pool, a schema is a search path."""
+
+    name = "asyncpg"
+    dialect = Dialect.POSTGRESQL
+
+    async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
+        connect: Any = asyncpg.connect  # its stubs know neither record_class nor a TLS mode as text
+        settings = {"application_name": endpoint.application}
+        if endpoint.readonly:
+            settings["default_transaction_read_only"] = "on"
+        node = endpoint.node
+        options: dict[str, Any] = dict(endpoint.options)
+        settings.update(options.pop("server_settings", {}))
+        raw = await connect(
+            host=node.host,
+            port=node.port,
+            user=endpoint.login.username,
+            password=await endpoint.login.password(),
+            database=endpoint.database,
+            # False, not None: asyncpg reads None as "prefer", which may fall back to plain text
+            ssl=False if endpoint.tls is None else endpoint.tls,
+            timeout=timeout,
+            server_settings=settings,
+            record_class=PostgresqlRow,
+            **options,
+        )
+        return PostgresqlConnection(raw)
+
+    def translate(self, exc: BaseException) -> RouterError:
+        return translate(exc)
+
+    def locate(self, placement: Placement) -> Location:
+        return Location(placement.database, placement.physical)
+
+    def text_for(self, statement: Statement, binding: str | None) -> str:
+        # A prepared statement remembers types and plans of the schema it was prepared under. The same text
+        # under two search paths would be planned anew at each change, and fails where the schemas have
+        # enums of their own. The comment gives each schema its own prepared statement.
+        return statement.sql if binding is None else f"/*{binding}*/ {statement.sql}"
+
+    def sqlalchemy_url(self) -> str:
+        return "postgresql+asyncpg://"
+
+    def sqlalchemy_connection(self, dialect: Any, connection: Connection) -> Any:
+        from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+
+        adapt: Any = AsyncAdapt_asyncpg_connection
+        return adapt(dialect.loaded_dbapi, connection.driver_connection)

@@ -1,0 +1,244 @@
+"""SQLite through aiosqlite: one writer and several read-only readers over a write-ahead log."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import re
+import sqlite3
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote as percent
+
+import aiosqlite
+
+from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.sqlite_errors import translate
+from router.errors import DatabaseNotFound, RouterError
+from router.rows import Column, Result, Row, row_class
+from router.statements import Dialect
+from router.tenants import Placement
+
+_NATIVE = frozenset({int, float, str, bytes, type(None), bool})
+_BUSY = 5.0  # seconds that SQLite itself waits for a lock of another process, unless options say otherwise
+
+
+def _adapt(value: object) -> object:
+    """Return a value that SQLite can store; sqlite3's own adapters for dates are deprecated (3.12)."""
+    if type(value) in _NATIVE:
+        return value
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(" ")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | uuid.UUID):
+        return str(value)
+    return value
+
+
+def _adapted(args: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple([_adapt(value) for value in args]) if args else args
+
+
+def _fetch(raw: sqlite3.Connection, sql: str, args: tuple[object, ...], limit: int) -> list[Row]:
+    cursor = raw.execute(sql, args)
+    try:
+        rows = cursor.fetchmany(limit) if limit else cursor.fetchall()
+        if not rows:
+            return []
+        return cast("list[Row]", list(map(row_class(tuple([d[0] for d in cursor.description])), rows)))
+    finally:
+        cursor.close()
+
+
+def _execute(raw: sqlite3.Connection, sql: str, args: tuple[object, ...]) -> Result:
+    before = raw.total_changes
+    cursor = raw.execute(sql, args)
+    try:
+        described = cursor.description
+        if described is None:
+            return Result(max(cursor.rowcount, 0), cursor.lastrowid, (), [])
+        names = tuple([each[0] for each in described])
+        rows = list(map(row_class(names), cursor.fetchall()))
+        first = rows[0] if rows else ()
+        types = [type(value).__name__ for value in first] or ["unknown"] * len(names)
+        changed = raw.total_changes - before
+        columns = tuple(map(Column, names, types))
+        return Result(changed or len(rows), cursor.lastrowid, columns, cast("list[Row]", rows))
+    finally:
+        cursor.close()
+
+
+def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object, ...]]) -> int:
+    own = not raw.in_transaction
+    if own:
+        raw.execute("BEGIN IMMEDIATE")
+    try:
+        changed = raw.executemany(sql, args).rowcount
+    except BaseException:
+        if own and raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raise
+    if own:
+        raw.execute("COMMIT")
+    return changed
+
+
+class SqliteConnection(Connection):
+    """A connection of aiosqlite: a thread that owns one sqlite3 connection.
+
+    Each method crosses to that thread once, hence the private ``_execute`` of aiosqlite: its public methods
+    cross once for the statement, once for the rows and once to close the cursor.
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: aiosqlite.Connection) -> None:
+        super().__init__()
+        self._raw = raw
+
+    @property
+    def driver_connection(self) -> aiosqlite.Connection:
+        return self._raw
+
+    @property
+    def closed(self) -> bool:
+        return not self._raw._running or self._raw._connection is None
+
+    async def _call(self, timeout: float, function: Any, *args: Any) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                execute: Any = self._raw._execute
+                return await execute(function, self._raw._conn, *args)
+        except (TimeoutError, asyncio.CancelledError):
+            # the thread runs on after a cancellation; the interrupt makes the statement stop and undo
+            self._raw._conn.interrupt()
+            raise
+
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+        return cast("list[Row]", await self._call(timeout, _fetch, sql, _adapted(args), 0))
+
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+        rows = await self._call(timeout, _fetch, sql, _adapted(args), 1)
+        return rows[0] if rows else None
+
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+        return cast("Result", await self._call(timeout, _execute, sql, _adapted(args)))
+
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+        rows = [_adapted(each) for each in args]
+        return cast("int", await self._call(timeout, _execute_many, sql, rows))
+
+    async def execute_raw(self, text: str, timeout: float) -> None:
+        await self._call(timeout, _script, text)
+
+    async def stream(
+        self, sql: str, args: tuple[object, ...], batch: int, timeout: float
+    ) -> AsyncGenerator[list[Row], None]:
+        cursor = await self._call(timeout, sqlite3.Connection.execute, sql, _adapted(args))
+        try:
+            while rows := await self._call(timeout, lambda _raw: cursor.fetchmany(batch)):
+                made = row_class(tuple([each[0] for each in cursor.description]))
+                yield cast("list[Row]", list(map(made, rows)))
+        finally:
+            if not self.closed:
+                self._raw._tx.put_nowait((None, cursor.close))
+
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+        # IMMEDIATE takes the write lock now; a deferred one may find later that its snapshot is old
+        # (BUSY_SNAPSHOT), which no waiting cures (sqlite.org/rescode.html#busy_snapshot)
+        text = "BEGIN" if readonly else "BEGIN IMMEDIATE"
+        await self.control(text, timeout)
+
+    async def control(self, text: str, timeout: float) -> None:
+        await self._call(timeout, _control, text)
+
+    async def rollback(self, timeout: float) -> None:
+        await self._call(timeout, _rollback)
+
+    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+        """Do nothing: a tenant's schema is a file, and a connection has one file for life."""
+
+    async def reset(self, timeout: float) -> None:
+        raise NotImplementedError("a changed SQLite session is closed, not reset")
+
+    async def close(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._raw.close()
+
+    def terminate(self) -> None:
+        if not self.closed:
+            self._raw._conn.interrupt()
+            self._raw.stop()
+
+
+def _control(raw: sqlite3.Connection, text: str) -> None:
+    raw.execute(text).close()
+
+
+def _script(raw: sqlite3.Connection, text: str) -> None:
+    """Run several statements; ``executescript`` would commit an open transaction first."""
+    start = 0
+    for found in re.finditer(";", text):
+        if sqlite3.complete_statement(text[start : found.end()]):
+            _control(raw, text[start : found.end()])
+            start = found.end()
+    if text[start:].strip():
+        _control(raw, text[start:])
+
+
+def _rollback(raw: sqlite3.Connection) -> None:
+    if raw.in_transaction:  # some errors, such as a full disk, have rolled back already
+        raw.execute("ROLLBACK")
+
+
+class SqliteDriver(Driver):
+    """Serve SQLite: each (database, schema) is a file in the node's folder."""
+
+    name = "aiosqlite"
+    dialect = Dialect.SQLITE
+
+    async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
+        file = Path(endpoint.node.path) / f"{endpoint.database}.db"
+        options: dict[str, Any] = {"timeout": _BUSY, **endpoint.options}
+        if endpoint.readonly:
+            if not file.exists():
+                raise DatabaseNotFound(
+                    f"the database file {file.name} does not exist yet; a write creates it"
+                )
+            target, extra = f"file:{percent(str(file))}?mode=ro", "PRAGMA query_only = ON"
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            target, extra = f"file:{percent(str(file))}?mode=rwc", "PRAGMA journal_mode = WAL"
+        async with asyncio.timeout(timeout):
+            raw = await aiosqlite.connect(target, uri=True, isolation_level=None, **options)
+            made = SqliteConnection(raw)
+            try:
+                for pragma in (extra, "PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON"):
+                    await made._call(timeout, _pragma, pragma)
+            except BaseException:
+                raw.stop()
+                raise
+        return made
+
+    def translate(self, exc: BaseException) -> RouterError:
+        return translate(exc)
+
+    def locate(self, placement: Placement) -> Location:
+        name = placement.database
+        return Location(f"{name}.{placement.physical}" if placement.physical else name, None)
+
+    def sqlalchemy_url(self) -> str:
+        return "sqlite+aiosqlite://"
+
+    def sqlalchemy_connection(self, dialect: Any, connection: Connection) -> Any:
+        from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
+
+        return AsyncAdapt_aiosqlite_connection(dialect.loaded_dbapi, connection.driver_connection)
+
+
+def _pragma(raw: sqlite3.Connection, text: str) -> None:
+    raw.execute(text).fetchall()

@@ -1,0 +1,528 @@
+"""The straight line of one request: look up, classify, decide, choose, lease, run, report, tell.
+
+The only module that knows this order. The first attempt runs without the retry loop, which would cost more
+than a small statement; only a failure enters it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from router import events, retries
+from router.backend import Backend, Target
+from router.consistency import Consistency
+from router.dispatcher import Dispatcher
+from router.errors import (
+    CommitOutcomeUnknown,
+    ParameterError,
+    RouterError,
+    Sent,
+    StatementTimeout,
+    WrongEventLoop,
+)
+from router.pools.lease import Lease
+from router.pools.pool import Pool
+from router.reasons import Reason
+from router.retries import Verdict
+from router.routing import Intent, Route, decide, to_primary
+from router.rows import Result, Row
+from router.statements import Kind, Statement
+from router.tenants import Catalog
+from router.topology import Node, Role
+
+_TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
+
+
+@dataclass(slots=True)
+class Affinity:
+    """Hold what a session has learned: whether it wrote, and the one replica that it reads from."""
+
+    wrote: bool = False
+    replica: Node | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """Hold one request and how far it has come."""
+
+    target: Target
+    affinity: Affinity
+    verb: str  # name of a method of drivers.driver.Connection
+    statement: Statement
+    args: Any
+    deadline: float
+    intent: Intent = Intent.AUTO
+    consistency: Consistency = Consistency.SESSION
+    idempotent: bool = False  # declared safe to repeat
+    verdict: Reason = Reason.WRITE  # Reason.READ once it is a proven read
+    context_id: str | None = None
+    work: Callable[[Lease, float], Awaitable[Any]] | None = None  # instead of verb: a Core construct
+    started: float = 0.0
+    attempts: int = 0
+    node: Node | None = None
+    role: Role = Role.PRIMARY
+    reason: Reason = Reason.WRITE
+    acquire: float = 0.0
+    execute: float = 0.0
+    tried: set[Node] = field(default_factory=set)
+
+    @property
+    def read(self) -> bool:
+        """Tell whether the statement is a read, by proof or by declaration."""
+        return self.verdict is Reason.READ or self.intent is Intent.READONLY
+
+    @property
+    def repeatable(self) -> bool:
+        """Tell whether running the statement twice is the same as once."""
+        return self.idempotent or self.read
+
+
+class Executor:
+    """Run requests; owns nothing but the table of resolved targets."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        backends: dict[str, Backend],
+        dispatcher: Dispatcher,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._catalog = catalog
+        self._backends = backends
+        self._dispatcher = dispatcher
+        self.clock = clock
+        self._wall = wall
+        self.rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._targets: dict[tuple[str, str | None], Target] = {}
+
+    # --- look-up and decision ----------------------------------------------------------------------------
+
+    def target(self, tenant: str, schema: str | None) -> Target:
+        """Return the target of (tenant, schema); raises UnknownTenant or UnknownSchema."""
+        found = self._targets.get((tenant, schema))
+        if found is None:
+            placement = self._catalog.lookup(tenant, schema)
+            if len(self._targets) >= _TARGETS:
+                del self._targets[next(iter(self._targets))]
+            found = Target(placement, self._backends[placement.cluster.name])
+            self._targets[tenant, schema] = found
+        return found
+
+    def check_loop(self) -> None:
+        """Refuse use from another event loop: connections belong to the loop that opened them."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongEventLoop(
+                "this router was opened on another event loop. Open one router per loop, in that loop"
+            )
+
+    def verdict(self, statement: Statement, target: Target) -> Reason | None:
+        """Return what is known of a statement, ``None`` if the database must be asked."""
+        backend = target.backend
+        if backend.refused and statement.text in backend.refused:
+            return Reason.REFUSED_BY_REPLICA
+        if statement.verdict is not Reason.READ or not statement.functions or backend.volatility is None:
+            return statement.verdict
+        return backend.volatility.known(statement, target.database)
+
+    async def _verdict(self, request: Request) -> Reason:
+        known = self.verdict(request.statement, request.target)
+        if known is not None:
+            return known
+        volatility = request.target.backend.volatility
+        if volatility is None:  # verdict() is None only where there is one
+            return Reason.UNKNOWN_FUNCTION
+        try:
+            return await volatility.ask(
+                request.statement, request.target.database, lambda names: self._ask(request, names)
+            )
+        except RouterError:
+            return Reason.UNKNOWN_FUNCTION  # not proven, so to the primary; the statement tells what is wrong
+
+    async def _ask(self, request: Request, names: tuple[str, ...]) -> Iterable[Row]:
+        from router.volatility import QUERY
+
+        target = request.target
+        lease = await self.lease(target, target.backend.cluster.primary, request.deadline, bind=False)
+        try:
+            rows: list[Row] = await lease.run("fetch_all", QUERY, (list(names),), self._left(request))
+        finally:
+            lease.release()
+        return rows
+
+    def decide(self, request: Request) -> Route:
+        """Return the route of a request; pure but for the snapshot that it reads."""
+        backend = request.target.backend
+        return decide(
+            request.verdict,
+            backend.health.snapshot(),
+            intent=request.intent,
+            consistency=request.consistency,
+            wrote=request.affinity.wrote and not backend.cluster.replicas_current,
+        )
+
+    def choose(self, route: Route, target: Target, affinity: Affinity) -> Node:
+        """Return the node to use: the session's replica while it is a candidate, else a choice by load."""
+        if route.role is Role.PRIMARY:
+            return route.candidates[0]
+        if affinity.replica is None or affinity.replica not in route.candidates:
+            affinity.replica = target.backend.choose(route.candidates)
+        return affinity.replica
+
+    # --- one request -------------------------------------------------------------------------------------
+
+    async def run(self, request: Request) -> Any:
+        """Run a request outside of a transaction and return what its verb returns.
+
+        Emits one RequestFinished or RequestFailed. Raises the error of the last attempt.
+        """
+        self.check_loop()
+        request.started = self.clock()
+        failure: BaseException
+        try:
+            request.verdict = await self._verdict(request)
+            route = self.decide(request)
+            try:
+                value = await self._attempt(request, route)
+            except RouterError as error:
+                value = await self._again(request, route, error)
+        except RouterError as error:
+            failure = self.describe(error, request)
+        except BaseException as exc:
+            self.tell_failed(request, exc)
+            raise
+        else:
+            self.tell_finished(request, value)
+            return value
+        self.tell_failed(request, failure)
+        raise failure
+
+    async def _attempt(self, request: Request, route: Route) -> Any:
+        """Run one attempt on one node."""
+        clock = self.clock
+        target = request.target
+        node = self.choose(route, target, request.affinity)
+        request.node, request.role, request.reason = node, route.role, route.reason
+        request.attempts += 1
+        health = target.backend.health
+        load = health.load[node]
+        before = clock()
+        load.in_flight += 1
+        try:
+            lease = await self.lease(target, node, request.deadline)
+            ready = clock()
+            request.acquire += ready - before
+            try:
+                value = await self._send(lease, request, ready)
+            finally:
+                lease.release()
+                took = clock() - ready
+                request.execute += took
+        except RouterError as error:
+            failure = self._outcome(error, request)
+        else:
+            health.succeeded(node, took)
+            self._note_write(request, None)
+            return value
+        finally:
+            load.in_flight -= 1
+        health.failed(node, failure)
+        self._note_write(request, failure)
+        raise failure
+
+    async def run_on(self, lease: Lease, request: Request) -> Any:
+        """Run a request on a lease that is already held, such as a transaction's; nothing is repeated."""
+        self.check_loop()
+        request.started = self.clock()
+        request.attempts = 1
+        failure: RouterError
+        try:
+            value = await self._send(lease, request, request.started)
+        except RouterError as error:
+            failure = self.describe(error, request)
+        except BaseException as exc:
+            self.tell_failed(request, exc)
+            raise
+        else:
+            request.execute = self.clock() - request.started
+            self.tell_finished(request, value)
+            return value
+        self.tell_failed(request, failure)
+        raise failure
+
+    async def stream_on(self, lease: Lease, request: Request, batch: int) -> AsyncGenerator[Row, None]:
+        """Yield the rows of a request from a cursor on a lease that is already held."""
+        self.check_loop()
+        request.started = self.clock()
+        request.attempts = 1
+        request.affinity.wrote = request.affinity.wrote or not request.read
+        statement, connection = request.statement, lease.connection
+        connection.dirt = max(connection.dirt, statement.dirt)
+        limit = request.deadline - request.started
+        failure: RouterError | None = None
+        count = 0
+        sql = lease.pool.driver.text_for(statement, connection.binding)
+        try:
+            async with aclosing(lease.stream(sql, request.args, batch, limit)) as batches:
+                async for rows in batches:
+                    count += len(rows)
+                    for row in rows:
+                        yield row
+        except RouterError as error:
+            failure = self.describe(error, request)
+        request.execute = self.clock() - request.started
+        if failure is not None:
+            self.tell_failed(request, failure)
+            raise failure
+        self.tell_finished(request, count)
+
+    async def _send(self, lease: Lease, request: Request, now: float) -> Any:
+        statement = request.statement
+        limit = min(request.target.placement.settings.statement_timeout, request.deadline - now)
+        connection = lease.connection
+        if statement.dirt > connection.dirt:
+            connection.dirt = statement.dirt
+        if limit <= 0:
+            raise StatementTimeout("no time was left to send the statement", sent=Sent.NO)
+        if request.work is not None:
+            return await request.work(lease, limit)
+        if request.verb == "execute_raw":
+            return await lease.run("execute_raw", statement.text, limit)
+        sql = lease.pool.driver.text_for(statement, connection.binding)
+        return await lease.run(request.verb, sql, request.args, limit)
+
+    def _outcome(self, error: RouterError, request: Request) -> RouterError:
+        """Turn a write without an answer into an error of its own kind."""
+        if isinstance(error, ParameterError):
+            return _name_parameter(error, request.statement)
+        if request.repeatable or not retries.outcome_unknown(error):
+            return error
+        return CommitOutcomeUnknown(
+            f"the server did not answer a write ({error.message}): it may have been applied, or not. "
+            "It was not repeated; read before you repeat it",
+            code=error.code,
+            cause=error,
+        ).at(cluster=error.cluster, node=error.node)
+
+    def _note_write(self, request: Request, error: RouterError | None) -> None:
+        """Remember that the session may have written, so that its next reads see it."""
+        if request.role is not Role.PRIMARY or request.read:
+            return
+        if error is None or retries.outcome_unknown(error):
+            request.affinity.wrote = True
+            volatility = request.target.backend.volatility
+            if volatility is not None and request.statement.kind not in (Kind.READ, Kind.WRITE):
+                volatility.forget(request.target.database)  # it may have created or changed functions
+
+    async def _again(self, request: Request, route: Route, first: RouterError) -> Any:
+        """Go on after a failed first attempt, as far as that is safe."""
+        settings = request.target.placement.settings
+        current = route
+
+        async def run(verdict: Verdict) -> Any:
+            nonlocal current
+            current = self._reroute(verdict, request)
+            return await self._attempt(request, current)
+
+        return await retries.repeat(
+            run,
+            first,
+            policy=retries.Policy(settings.retry_attempts, settings.retry_min_wait, settings.retry_max_wait),
+            judge=lambda error: retries.judge(
+                error, idempotent=request.repeatable, on_replica=current.role is Role.REPLICA
+            ),
+            sleep=asyncio.sleep,
+            clock=self.clock,
+            rng=self.rng,
+            deadline=request.deadline,
+            before=lambda retry: self.tell_retry(request, retry),
+        )
+
+    def _reroute(self, verdict: Verdict, request: Request) -> Route:
+        """Return where the next attempt goes."""
+        snapshot = request.target.backend.health.snapshot()
+        if verdict is Verdict.PRIMARY:
+            request.target.backend.remember_refused(request.statement)
+            return to_primary(snapshot, Reason.REFUSED_BY_REPLICA)
+        if request.role is Role.PRIMARY:
+            return to_primary(snapshot, request.reason)
+        if verdict is Verdict.ELSEWHERE and request.node is not None:
+            request.tried.add(request.node)
+        left = tuple(node for node in snapshot.replicas if node not in request.tried)
+        return (
+            Route(left, Role.REPLICA, request.reason) if left else to_primary(snapshot, Reason.REPLICA_FAILED)
+        )
+
+    async def lease(self, target: Target, node: Node, deadline: float, *, bind: bool = True) -> Lease:
+        """Return a lease on a node, bound to the target."""
+        binding = target.binding if bind else None
+        asked = target.placement.settings.acquire_timeout
+        lease = await self.lease_of(target.pool(node), deadline, asked, binding)
+        if bind and lease.connection.binding != binding:
+            try:
+                await lease.bind(binding, max(deadline - self.clock(), 0.001))
+            except BaseException:
+                lease.release()
+                raise
+        return lease
+
+    async def lease_of(self, pool: Pool, deadline: float, asked: float, binding: str | None = None) -> Lease:
+        """Return a lease of a pool, preferably one bound so already; waits at most ``asked`` seconds."""
+        connection = pool.take(binding)
+        if connection is None:
+            now = self.clock()
+            asked = min(asked, deadline - now)
+            connection = await pool.acquire(binding, now + asked, asked)
+        return Lease(pool, connection)
+
+    def _left(self, request: Request) -> float:
+        return max(request.deadline - self.clock(), 0.001)
+
+    # --- telling -----------------------------------------------------------------------------------------
+
+    def describe(self, error: RouterError, request: Request) -> RouterError:
+        """Add to an error what only the request knows."""
+        placement = request.target.placement
+        return error.at(
+            tenant=placement.tenant,
+            schema=placement.schema,
+            cluster=placement.cluster.name,
+            fingerprint=request.statement.fingerprint,
+        )
+
+    def tell_finished(self, request: Request, value: Any) -> None:
+        """Emit RequestFinished, and SlowRequest if it was slow."""
+        total = self.clock() - request.started
+        slow = total >= request.target.placement.settings.slow_query
+        if not slow and not self._dispatcher.wants(events.RequestFinished):
+            return
+        placement = request.target.placement
+        statement = request.statement
+        event = events.RequestFinished(
+            self._wall(),
+            placement.tenant,
+            placement.schema,
+            statement.text,
+            statement.fingerprint,
+            statement.kind,
+            request.node,
+            request.role,
+            request.reason,
+            request.attempts,
+            request.acquire,
+            request.execute,
+            total,
+            request.context_id,
+            statement.names,
+            _rows_in(value),
+        )
+        self._dispatcher.emit(event)
+        if slow:
+            self._tell_slow(event)
+
+    def tell_failed(self, request: Request, error: BaseException) -> None:
+        """Emit RequestFailed."""
+        placement = request.target.placement
+        statement = request.statement
+        event = events.RequestFailed(
+            self._wall(),
+            placement.tenant,
+            placement.schema,
+            statement.text,
+            statement.fingerprint,
+            statement.kind,
+            request.node,
+            request.role,
+            request.reason,
+            request.attempts,
+            request.acquire,
+            request.execute,
+            self.clock() - request.started,
+            request.context_id,
+            _typed(statement, request.args),
+            error=type(error).__name__,
+            code=error.code if isinstance(error, RouterError) else None,
+            message=error.message if isinstance(error, RouterError) else "",
+        )
+        self._dispatcher.emit(event)
+        if event.total >= placement.settings.slow_query:
+            self._tell_slow(event)
+
+    def _tell_slow(self, event: events.RequestFinished | events.RequestFailed) -> None:
+        threshold = self.target(event.tenant, event.schema).placement.settings.slow_query
+        self._dispatcher.emit(events.SlowRequest(event.at, event, threshold))
+
+    def tell_retry(self, request: Request, retry: retries.Retry) -> None:
+        """Emit RetryScheduled."""
+        self._dispatcher.emit(
+            events.RetryScheduled(
+                self._wall(),
+                request.target.placement.tenant,
+                request.statement.fingerprint,
+                request.node,
+                type(retry.error).__name__,
+                retry.error.code,
+                retry.attempt,
+                retry.delay,
+            )
+        )
+
+    def tell_transaction_retry(self, target: Target, retry: retries.Retry) -> None:
+        """Emit RetryScheduled for a whole transaction."""
+        error = retry.error
+        self._dispatcher.emit(
+            events.RetryScheduled(
+                self._wall(),
+                target.placement.tenant,
+                error.fingerprint or "",
+                None,
+                type(error).__name__,
+                error.code,
+                retry.attempt,
+                retry.delay,
+            )
+        )
+
+    def emit(self, event: events.Event) -> None:
+        """Emit an event of a session or transaction."""
+        self._dispatcher.emit(event)
+
+    def wall(self) -> float:
+        """Return the wall-clock time in seconds since the epoch."""
+        return self._wall()
+
+
+def _rows_in(value: Any) -> int:
+    """Return how many rows a verb's value stands for; -1 where that is not known."""
+    if isinstance(value, list):
+        return len(value)
+    if isinstance(value, Result):
+        return value.rowcount
+    if isinstance(value, int):
+        return value
+    return 0 if value is None else 1
+
+
+def _typed(statement: Statement, args: Any) -> tuple[str, ...]:
+    """Return the parameters by name and type; never by value."""
+    if not isinstance(args, tuple) or len(args) != len(statement.names):
+        return statement.names
+    return tuple(f"{name} {type(value).__name__}" for name, value in zip(statement.names, args, strict=True))
+
+
+def _name_parameter(error: ParameterError, statement: Statement) -> ParameterError:
+    """Say which parameter a driver refused, if it said a position."""
+    position = error.position
+    if position is not None and 0 < position <= len(statement.names):
+        error.message = (
+            f"parameter :{statement.names[position - 1]} is of a type that the server does not take"
+        )
+    return error

@@ -1,0 +1,100 @@
+"""SQLAlchemy's ORM over a unit of work: routed once, timed, and told like everything else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from router import events
+from router.errors import CommitOutcomeUnknown, RouterError
+from router.units import Unit
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint(sql: str) -> str:
+    return hashlib.blake2b(sql.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+class Watcher:
+    """Hear what SQLAlchemy does on a unit's lease, and tell it as events."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def finished(self, sql: str, kind: str, seconds: float, rows: int) -> None:
+        """Emit RequestFinished for a statement of the ORM's."""
+        unit = self._unit
+        unit.statements += 1
+        done = events.RequestFinished(*self._facts(sql, kind, seconds), rows)  # type: ignore[call-arg]
+        unit.executor.emit(done)
+        threshold = unit.target.placement.settings.slow_query
+        if seconds >= threshold:
+            unit.executor.emit(events.SlowRequest(done.at, done, threshold))
+
+    def failed(self, sql: str, kind: str, seconds: float, error: RouterError) -> None:
+        """Emit RequestFailed for a statement of the ORM's."""
+        self._unit.statements += 1
+        facts = self._facts(sql, kind, seconds)
+        name = type(error).__name__
+        self._unit.executor.emit(
+            events.RequestFailed(*facts, error=name, code=error.code, message=error.message)
+        )
+
+    def _facts(self, sql: str, kind: str, seconds: float) -> tuple[Any, ...]:
+        unit, placement = self._unit, self._unit.target.placement
+        role, reason = unit.route.role, unit.route.reason
+        asked = (placement.tenant, placement.schema, sql, _fingerprint(sql), kind)
+        return (
+            unit.executor.wall(), *asked, unit.node, role, reason, 1, 0.0, seconds, seconds, unit.context_id, (),
+        )  # fmt: skip
+
+    def ended(self, committed: bool, error: RouterError | None) -> None:
+        """Emit the end of a transaction of the ORM's; the unit goes on, it may begin another."""
+        unit = self._unit
+        unknown = isinstance(error, CommitOutcomeUnknown)
+        if committed and not unit.readonly and (error is None or unknown):
+            unit.affinity.wrote = True
+        if error is not None and not unknown:
+            unit.tell(events.TransactionRolledBack, error=type(error).__name__)
+        elif unknown:
+            unit.tell(events.CommitUnknown)
+        else:
+            unit.tell(events.TransactionCommitted if committed else events.TransactionRolledBack)
+        unit.began = unit.executor.clock()
+        unit.statements = 0
+
+
+@asynccontextmanager
+async def orm_session(unit: Unit, options: dict[str, Any]) -> AsyncIterator[AsyncSession]:
+    """Yield an ``AsyncSession`` on a unit's connection; commit at the end of the block, roll back on an error.
+
+    On a unit that is not open yet, the session's own commits are real, and several may follow one another.
+    On the unit of an open transaction the session joins: its commit flushes, and the transaction decides.
+    """
+    own = not unit.is_open
+    if own:
+        await unit.open(begin=False)
+    lease = unit.lease
+    lease.transactional = own
+    lease.watch = Watcher(unit)
+    try:
+        async with (
+            unit.target.backend.bridge.connection(lease) as connection,
+            AsyncSession(bind=connection, **{"expire_on_commit": False, **options}) as session,
+        ):
+            yield session
+            await session.commit()
+    except BaseException as exc:
+        if not isinstance(exc, Exception):
+            lease.broken = lease.broken or "cancelled"
+        raise
+    finally:
+        lease.transactional = False
+        lease.watch = None
+        if own:
+            unit.close()

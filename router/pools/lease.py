@@ -1,0 +1,155 @@
+"""One checkout of a connection: the border where drivers' exceptions become ours.
+
+A lease remembers whether its connection can still be trusted. ``release`` is a plain call: it cannot be
+cancelled, and it gives back or closes, whatever state the connection is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from router.drivers.driver import Connection
+from router.errors import CommitOutcomeUnknown, ConcurrentUse, ConnectionLost, RouterError, Sent
+from router.pools.pool import Pool
+from router.retries import outcome_unknown
+from router.rows import Row
+
+_CONTROL = 5.0  # seconds for begin and rollback where the caller names no limit
+
+
+class Watch(Protocol):
+    """Hear what SQLAlchemy does on a lease."""
+
+    def finished(self, sql: str, kind: str, seconds: float, rows: int) -> None:
+        """Take note of a statement that succeeded."""
+
+    def failed(self, sql: str, kind: str, seconds: float, error: RouterError) -> None:
+        """Take note of a statement that failed."""
+
+    def ended(self, committed: bool, error: RouterError | None) -> None:
+        """Take note of the end of a transaction; with an error the commit failed."""
+
+
+class Lease:
+    """Hold one connection until :meth:`release`."""
+
+    __slots__ = (
+        "broken",
+        "busy",
+        "connection",
+        "isolation",
+        "pool",
+        "readonly",
+        "streaming",
+        "transactional",
+        "watch",
+    )
+
+    def __init__(self, pool: Pool, connection: Connection) -> None:
+        self.pool = pool
+        self.connection = connection
+        self.broken = ""  # why the connection must not be used again; "" if it may
+        self.busy = False
+        self.streaming = False  # rows of a stream stand before whatever the server would answer next
+        self.readonly = False
+        self.isolation: str | None = None
+        #: whether SQLAlchemy's begin, commit and rollback are real on this lease
+        self.transactional = False
+        self.watch: Watch | None = None
+
+    async def run(self, verb: str, *args: Any, **options: Any) -> Any:
+        """Call a method of the connection and translate what it raises."""
+        if self.busy or (self.streaming and verb != "next_batch"):
+            raise ConcurrentUse(
+                "another statement is running on this connection, or a stream of it is not read to its end. "
+                "Give each task, and each stream, a session of its own"
+            )
+        self.busy = True
+        try:
+            return await getattr(self.connection, verb)(*args, **options)
+        except Exception as exc:
+            # Raised below, outside of this block: inside, the driver's exception would become the context
+            # of ours, and its frames hold the password or bound values.
+            error = self.judge(exc)
+        except BaseException:
+            self.broken = "cancelled"
+            raise
+        finally:
+            self.busy = False
+        raise error
+
+    def judge(self, exc: BaseException) -> RouterError:
+        """Translate a driver's exception, and note whether the connection can still be trusted."""
+        error = self.pool.driver.translate(exc)
+        if error.sent is Sent.UNKNOWN or isinstance(error, ConnectionLost) or self.connection.closed:
+            self.broken = "broken"
+        node = self.pool.endpoint.node
+        return error.at(cluster=node.cluster, node=node.name)
+
+    async def bind(self, binding: str | None, timeout: float) -> None:
+        """Set the connection to a tenant's place, if it is not set so already."""
+        connection = self.connection
+        if connection.binding == binding:
+            return
+        connection.binding = "\0unknown"  # until the server has answered; matches no binding
+        try:
+            await self.run("bind", self.pool.endpoint, binding, timeout)
+        except BaseException:
+            self.broken = self.broken or "binding_failed"
+            raise
+        connection.binding = binding
+
+    async def begin(self, timeout: float = _CONTROL) -> None:
+        """Begin a transaction."""
+        # set first: a cancelled BEGIN may have reached the server
+        self.connection.in_transaction = True
+        await self.run("begin", readonly=self.readonly, isolation=self.isolation, timeout=timeout)
+
+    async def commit(self, timeout: float = _CONTROL) -> None:
+        """Commit the transaction.
+
+        Raises:
+            CommitOutcomeUnknown: the server did not answer.
+        """
+        unknown: RouterError
+        try:
+            await self.run("commit", timeout)
+        except RouterError as error:
+            if not outcome_unknown(error):
+                raise
+            unknown = CommitOutcomeUnknown(
+                f"the server did not answer the commit ({error.message}): it may have been applied, or not. "
+                "Read before you repeat it",
+                code=error.code,
+                cause=error,
+            ).at(cluster=error.cluster, node=error.node)
+        else:
+            self.connection.in_transaction = False
+            return
+        raise unknown
+
+    async def rollback(self, timeout: float = _CONTROL) -> None:
+        """Roll the transaction back."""
+        await self.run("rollback", timeout)
+        self.connection.in_transaction = False
+
+    async def stream(
+        self, sql: str, args: tuple[object, ...], batch: int, timeout: float
+    ) -> AsyncGenerator[list[Row], None]:
+        """Yield batches of rows; a stream that is not read to its end costs the connection."""
+        self.broken = "abandoned"
+        async with aclosing(self.connection.stream(sql, args, batch, timeout)) as batches:
+            while rows := await self.run("next_batch", batches):
+                self.streaming = not self.connection.interleaves
+                yield rows
+        self.streaming = False
+        self.broken = ""
+
+    def release(self) -> None:
+        """Give the connection back, or close it if it cannot be trusted."""
+        if self.broken:
+            self.pool.discard(self.connection, self.broken)
+        else:
+            self.pool.give(self.connection)

@@ -1,0 +1,75 @@
+"""Which pool serves which (node, database, user): opened on first use, swept, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+from router import events
+from router.drivers.driver import Driver, Endpoint
+from router.pools.pool import Limits, Pool, PoolStatus
+from router.pools.reaper import Reaper
+
+_SWEEP = 5.0  # seconds between sweeps for idle connections, jittered
+
+
+class Pools:
+    """Own every pool of a router."""
+
+    def __init__(
+        self,
+        *,
+        emit: Callable[[events.Event], None],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._emit = emit
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng
+        self._reaper = Reaper()
+        self._pools: dict[tuple[str, str, str], Pool] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def pool(self, endpoint: Endpoint, driver: Driver, limits: Limits) -> Pool:
+        """Return the pool of an endpoint; no connection is opened before the first request."""
+        key = (endpoint.node.label, endpoint.database, endpoint.login.username)
+        found = self._pools.get(key)
+        if found is None:
+            found = self._pools[key] = Pool(
+                endpoint,
+                driver,
+                limits,
+                reaper=self._reaper,
+                emit=self._emit,
+                clock=self._clock,
+                wall=self._wall,
+                rng=self._rng,
+            )
+            if self._sweeper is None:
+                self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+        return found
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP * self._rng.uniform(0.8, 1.2))
+            for pool in list(self._pools.values()):
+                pool.sweep()
+
+    def status(self) -> tuple[PoolStatus, ...]:
+        """Return the numbers of all pools."""
+        return tuple(pool.status() for pool in self._pools.values())
+
+    async def close(self, grace: float) -> int:
+        """Close all pools within ``grace`` seconds; return how many connections had to be cut."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+            self._sweeper = None
+        left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
+        await self._reaper.drain(grace)
+        return sum(left)

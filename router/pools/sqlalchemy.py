@@ -1,0 +1,234 @@
+"""SQLAlchemy over our connections: an engine whose pool lends what a lease already holds.
+
+The text path and SQLAlchemy share the physical connections. SQLAlchemy keeps its own entry (a
+``_ConnectionRecord`` with the adapted DBAPI connection and its caches) on each connection the first time
+that it meets it; our pool never learns of SQLAlchemy, and SQLAlchemy never opens or closes a connection.
+
+For SQLAlchemy every connection is in autocommit mode, and BEGIN, COMMIT and ROLLBACK are our driver's: one
+place knows whether a transaction is open, on every engine, whoever began it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from sqlalchemy import event
+from sqlalchemy.engine import CursorResult, ExceptionContext
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import Pool as SqlalchemyPool
+from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.util import await_only
+
+from router.drivers.driver import Driver
+from router.errors import RouterError, StatementError
+from router.pools.lease import Lease
+from router.rows import Column, Result, Row, row_class
+
+
+class LentPool(SqlalchemyPool):
+    """Give SQLAlchemy the connection of the lease that was put at :attr:`lease`, and nothing else."""
+
+    _is_asyncio = True  # makes SQLAlchemy guard its first connect with a lock that fits an event loop
+
+    def __init__(self, creator: Any, **options: Any) -> None:
+        super().__init__(creator, **options)
+        self.lease: Lease | None = None
+
+    def _do_get(self) -> _ConnectionRecord:
+        if self.lease is None:
+            raise RuntimeError("SQLAlchemy asked for a connection outside of a lease")
+        connection = self.lease.connection
+        if connection.record is None:
+            connection.record = _ConnectionRecord(self)
+        record: _ConnectionRecord = connection.record
+        if record.info.get("binding") != connection.binding:
+            # statements prepared under another tenant's search path would answer from its tables' types
+            cache = getattr(record.dbapi_connection, "_prepared_statement_cache", None)
+            if cache is not None:
+                cache.clear()
+            record.info["binding"] = connection.binding
+        record.info["lease"] = self.lease
+        return record
+
+    def _do_return_conn(self, record: Any) -> None:
+        """Keep the record where it is: the lease gives the connection back, not SQLAlchemy."""
+        record.info.pop("lease", None)
+
+    def status(self) -> str:
+        """Describe the pool for SQLAlchemy's log."""
+        return "LentPool (connections belong to router)"
+
+
+class Bridge:
+    """Hold the SQLAlchemy engine of one cluster; it costs nothing until the ORM or Core is used."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._pool = LentPool(self._create)
+        # hide_parameters: bound values must not appear in SQLAlchemy's messages
+        self._engine: AsyncEngine = create_async_engine(
+            driver.sqlalchemy_url(), pool=self._pool, hide_parameters=True, isolation_level="AUTOCOMMIT"
+        )
+        dialect: Any = self._engine.dialect
+        dialect.do_begin, dialect.do_commit, dialect.do_rollback = _begin, _commit, _rollback
+        self._named = type(dialect)(paramstyle="named")
+        engine = self._engine.sync_engine
+        event.listen(engine, "handle_error", self._attach)
+        event.listen(engine, "before_cursor_execute", _started)
+        event.listen(engine, "after_cursor_execute", _finished)
+
+    def text_of(self, construct: Any) -> str:
+        """Return a Core construct as SQL text with ``:name`` parameters, for the classifier only."""
+        options = {"render_postcompile": True}  # write IN lists out; the placeholder is not SQL
+        return str(construct.compile(dialect=self._named, compile_kwargs=options))
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Return the engine; its connections work inside of :meth:`connection` only."""
+        return self._engine
+
+    def _create(self) -> Any:
+        if self._pool.lease is None:
+            raise RuntimeError("SQLAlchemy asked for a new connection outside of a lease")
+        return self._driver.sqlalchemy_connection(self._engine.dialect, self._pool.lease.connection)
+
+    def _attach(self, context: ExceptionContext) -> None:
+        """Put our error on SQLAlchemy's, so that the predicates of ``router.errors`` know it."""
+        original = context.original_exception
+        if isinstance(original, RouterError) or context.sqlalchemy_exception is None:
+            return
+        lease = _lease_of(context.connection.connection) if context.connection is not None else None
+        cause = original.__cause__ or original
+        error = lease.judge(cause) if lease is not None else self._driver.translate(cause)
+        context.sqlalchemy_exception.router_error = error  # type: ignore[attr-defined]
+        if lease is not None and lease.watch is not None and context.execution_context is not None:
+            ran: Any = context.execution_context
+            lease.watch.failed(
+                context.statement or "", _kind(ran), time.monotonic() - ran.router_started, error
+            )
+
+    async def run(self, construct: Any, params: Any, verb: str, lease: Lease, timeout: float) -> Any:
+        """Run a Core construct on a lease and return what ``verb`` returns for text.
+
+        Raises our error for SQLAlchemy's, with SQLAlchemy's as its cause.
+        """
+        failure: RouterError
+        try:
+            async with asyncio.timeout(timeout), self.connection(lease) as connection:
+                result = await connection.execute(construct, params)
+                return _RESULTS[verb](result)
+        except SQLAlchemyError as exc:
+            attached = getattr(exc, "router_error", None)
+            failure = attached or StatementError(
+                f"SQLAlchemy refused the statement: {type(exc).__name__}", cause=exc
+            )
+        except TimeoutError as exc:
+            failure = lease.judge(exc)
+        except Exception:
+            raise
+        except BaseException:
+            lease.broken = "cancelled"
+            raise
+        raise failure
+
+    @asynccontextmanager
+    async def connection(self, lease: Lease) -> AsyncIterator[AsyncConnection]:
+        """Lend a lease's connection to SQLAlchemy for the length of the block."""
+        connection = self._engine.connect()
+        # No await between setting and taking: SQLAlchemy asks its pool synchronously, first thing.
+        self._pool.lease = lease
+        await connection.start()
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
+def _lease_of(connection: Any) -> Lease | None:
+    """Return the lease behind SQLAlchemy's connection; ``None`` while SQLAlchemy asks the server's version."""
+    record = getattr(connection, "_connection_record", None)
+    return None if record is None else record.info.get("lease")
+
+
+def _begin(connection: Any) -> None:
+    lease = _lease_of(connection)
+    if lease is not None and lease.transactional:
+        await_only(lease.begin())
+
+
+def _commit(connection: Any) -> None:
+    lease = _lease_of(connection)
+    if lease is None or not lease.transactional or not lease.connection.in_transaction:
+        return
+    try:
+        await_only(lease.commit())
+    except RouterError as error:
+        if lease.watch is not None:
+            lease.watch.ended(True, error)
+        raise
+    if lease.watch is not None:
+        lease.watch.ended(True, None)
+
+
+def _rollback(connection: Any) -> None:
+    lease = _lease_of(connection)
+    if lease is not None and lease.transactional and lease.connection.in_transaction:
+        await_only(lease.rollback())
+        if lease.watch is not None:
+            lease.watch.ended(False, None)
+
+
+def _started(
+    _conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _executemany: bool
+) -> None:
+    context.router_started = time.monotonic()
+
+
+def _finished(
+    conn: Any, cursor: Any, statement: str, _parameters: Any, context: Any, _executemany: bool
+) -> None:
+    lease = _lease_of(conn.connection)
+    if lease is not None and lease.watch is not None:
+        seconds = time.monotonic() - context.router_started
+        lease.watch.finished(statement, _kind(context), seconds, cursor.rowcount)
+
+
+def _kind(context: Any) -> str:
+    """Return the kind of a statement that SQLAlchemy built; text counts as other."""
+    if context.isinsert or context.isupdate or context.isdelete:
+        return "write"
+    if context.isddl:
+        return "ddl"
+    return "read" if context.compiled is not None and not context.is_text else "other"
+
+
+def _all(result: CursorResult[Any]) -> list[Row]:
+    if not result.returns_rows:
+        return []
+    return cast("list[Row]", list(map(row_class(tuple(result.keys())), result.fetchall())))
+
+
+def _one(result: CursorResult[Any]) -> Row | None:
+    rows = _all(result)
+    return rows[0] if rows else None
+
+
+def _summary(result: CursorResult[Any]) -> Result:
+    columns = tuple(Column(name, "unknown") for name in result.keys()) if result.returns_rows else ()  # noqa: SIM118
+    key = result.inserted_primary_key if result.context.isinsert and not result.context.executemany else None
+    number = key[0] if key and isinstance(key[0], int) else None
+    rows = _all(result)
+    return Result(result.rowcount if result.rowcount >= 0 else len(rows), number, columns, rows)
+
+
+_RESULTS: dict[str, Callable[[CursorResult[Any]], Any]] = {
+    "fetch_all": _all,
+    "fetch_one": _one,
+    "execute": _summary,
+    "execute_many": lambda result: result.rowcount,
+}

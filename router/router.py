@@ -1,0 +1,340 @@
+"""The router: builds its parts from the configuration, opens and closes them, and hands out sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from router import building
+from router.backend import Backend
+from router.config import Config, load
+from router.consistency import Consistency
+from router.dispatcher import Dispatcher, ListenerStats
+from router.drivers.registry import engines
+from router.errors import RouterClosed, RouterError
+from router.execution import Affinity, Executor, Request
+from router.metrics import Metrics
+from router.pools.pool import PoolStatus
+from router.pools.registry import Pools
+from router.queries import Params, level
+from router.reasons import Reason
+from router.routing import Intent
+from router.rows import Result, Row
+from router.session import Session
+from router.slowlog import SlowLog
+from router.tenants import Catalog
+from router.topology import Role
+
+_GRACE = 10.0  # seconds that close() waits for running requests
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Say where a statement would go, and why; nothing was run."""
+
+    tenant: str
+    schema: str | None
+    cluster: str
+    database: str
+    physical_schema: str | None
+    role: str
+    node: str
+    candidates: tuple[str, ...]
+    reason: str
+    kind: str
+    tables: tuple[str, ...]
+    functions: tuple[str, ...]
+    fingerprint: str
+    normalized: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """Show one node at one moment; ``latency`` in seconds, 0.0 while unknown."""
+
+    cluster: str
+    name: str
+    role: str
+    address: str
+    usable: bool
+    in_flight: int
+    latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Say whether a node answered; ``seconds`` covers connecting, if that was necessary, and one query."""
+
+    cluster: str
+    node: str
+    role: str
+    address: str
+    ok: bool
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Show the router at one moment."""
+
+    nodes: tuple[NodeStatus, ...]
+    pools: tuple[PoolStatus, ...]
+    listeners: tuple[ListenerStats, ...]
+    tenants: int
+
+
+class Router:
+    """Map (tenant, schema, statement) to connections. One per event loop; share it between all requests.
+
+    ``async with Router.open("config") as router`` opens it; no connection is made before it is needed.
+    ``clock`` is the monotonic clock, ``wall`` the wall clock, both in seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng or random.Random()  # noqa: S311  # chooses replicas and jitter, guards nothing
+        self.dispatcher = Dispatcher(wall)
+        self.metrics = Metrics()
+        self.metrics.attach(self.dispatcher)
+        self.slowlog = SlowLog(self.dispatcher)
+        self._executor: Executor | None = None
+        self._backends: dict[str, Backend] = {}
+        self._pools: Pools | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, source: str | Path | Config) -> Self:
+        """Return a router of a configuration folder, to use with ``async with``.
+
+        Raises ConfigurationError with every mistake that the folder has.
+        """
+        return cls(source if isinstance(source, Config) else load(source, known_engines=engines()))
+
+    # --- life --------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Build the parts on the running event loop; connections follow when they are needed."""
+        if self._closed:
+            raise RouterClosed("the router is closed. Open a new one")
+        if self._executor is not None:
+            return
+        self._pools = Pools(emit=self.dispatcher.emit, clock=self._clock, wall=self._wall, rng=self._rng)
+        self._backends = building.backends(self._config, self._pools, clock=self._clock, rng=self._rng)
+        clusters = {name: backend.cluster for name, backend in self._backends.items()}
+        self._executor = Executor(
+            Catalog(self._config.tenants, clusters),
+            self._backends,
+            self.dispatcher,
+            clock=self._clock,
+            wall=self._wall,
+            rng=self._rng,
+        )
+
+    async def close(self, grace: float = _GRACE) -> int:
+        """Refuse new work, wait ``grace`` seconds for running requests, close everything.
+
+        Return how many connections had to be cut. A second call does nothing.
+        """
+        if self._closed:
+            return 0
+        self._closed = True
+        self._executor = None
+        cut = await self._pools.close(grace) if self._pools is not None else 0
+        await self.dispatcher.aclose()
+        return cut
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _running(self) -> Executor:
+        if self._executor is None:
+            state = "closed" if self._closed else "not open yet"
+            raise RouterClosed(f"the router is {state}. Use it inside of: async with Router.open(...)")
+        return self._executor
+
+    # --- sessions and one-shot forms ---------------------------------------------------------------------
+
+    def session(
+        self,
+        tenant: str,
+        schema: str | None = None,
+        *,
+        consistency: Consistency | str | None = None,
+        timeout: float | None = None,
+        context_id: str | None = None,
+    ) -> Session:
+        """Return a session of a tenant, for one request of the application.
+
+        Raises:
+            UnknownTenant: the catalog has no such tenant.
+            UnknownSchema: the tenant has no such schema.
+        """
+        executor = self._running()
+        target = executor.target(tenant, schema)
+        return Session(executor, target, consistency=consistency, timeout=timeout, context_id=context_id)
+
+    async def fetch_all(
+        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+    ) -> list[Row]:
+        """Run one statement in a session of its own and return all its rows."""
+        return await self.session(tenant, schema).fetch_all(sql, params, **given)
+
+    async def fetch_one(
+        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+    ) -> Row | None:
+        """Run one statement in a session of its own and return its first row, or ``None``."""
+        return await self.session(tenant, schema).fetch_one(sql, params, **given)
+
+    async def fetch_value(
+        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+    ) -> Any:
+        """Run one statement in a session of its own and return the first column of its first row."""
+        return await self.session(tenant, schema).fetch_value(sql, params, **given)
+
+    async def execute(
+        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+    ) -> Result:
+        """Run one statement in a session of its own and return what it did."""
+        return await self.session(tenant, schema).execute(sql, params, **given)
+
+    async def execute_many(
+        self,
+        sql: Any,
+        params: Iterable[Mapping[str, object]],
+        *,
+        tenant: str,
+        schema: str | None = None,
+        **given: Any,
+    ) -> int:
+        """Run one statement for each mapping, all or none."""
+        return await self.session(tenant, schema).execute_many(sql, params, **given)
+
+    async def execute_raw(
+        self, text: str, *, tenant: str, schema: str | None = None, timeout: float | None = None
+    ) -> None:
+        """Run a text on the primary exactly as it is."""
+        await self.session(tenant, schema).execute_raw(text, timeout=timeout)
+
+    async def stream(
+        self, sql: str, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+    ) -> AsyncGenerator[Row, None]:
+        """Iterate over the rows of a query with a cursor on the server."""
+        async with aclosing(self.session(tenant, schema).stream(sql, params, **given)) as rows:
+            async for row in rows:
+                yield row
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def explain(
+        self,
+        sql: str,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        readonly: bool = False,
+        primary: bool = False,
+        consistency: Consistency | str | None = None,
+    ) -> Explanation:
+        """Return where a statement would go, and why, without running it or asking any server.
+
+        A function that only the database can vouch for counts as unknown until the router has asked.
+        """
+        executor = self._running()
+        target = executor.target(tenant, schema)
+        placement = target.placement
+        statement = target.backend.statements.of(sql)
+        intent = Intent.READONLY if readonly else Intent.PRIMARY if primary else Intent.AUTO
+        request = Request(target, Affinity(), "fetch_all", statement, (), 0.0, intent)
+        request.consistency = placement.settings.consistency if consistency is None else level(consistency)
+        verdict = executor.verdict(statement, target)
+        if verdict is None:
+            verdict = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
+        request.verdict = verdict
+        route = executor.decide(request)
+        node = executor.choose(route, target, request.affinity)
+        return Explanation(
+            tenant=placement.tenant,
+            schema=placement.schema,
+            cluster=placement.cluster.name,
+            database=placement.database,
+            physical_schema=placement.physical,
+            role=route.role.value,
+            node=node.name,
+            candidates=tuple(candidate.name for candidate in route.candidates),
+            reason=route.reason.value,
+            kind=statement.kind.value,
+            tables=tuple(sorted(statement.tables)),
+            functions=tuple(sorted(statement.functions)),
+            fingerprint=statement.fingerprint,
+            normalized=statement.normalized,
+        )
+
+    def status(self) -> Status:
+        """Return nodes, pools and listeners as they are now."""
+        nodes = tuple(
+            NodeStatus(
+                name,
+                node.name,
+                node.role.value,
+                node.address,
+                node.role is Role.PRIMARY or node in backend.health.snapshot().replicas,
+                backend.health.load[node].in_flight,
+                backend.health.load[node].latency,
+            )
+            for name, backend in self._backends.items()
+            for node in backend.cluster.nodes
+        )
+        pools = self._pools.status() if self._pools is not None else ()
+        return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants))
+
+    async def ping(self, *, timeout: float = 5.0) -> tuple[Ping, ...]:
+        """Ask every node for an answer, all at once, each within ``timeout`` seconds."""
+        executor = self._running()
+        asked = [
+            self._ping(executor, backend, database, node, timeout)
+            for name, backend in self._backends.items()
+            for database in [building.any_database(self._config, name, executor)]
+            for node in backend.cluster.nodes
+        ]
+        return tuple(await asyncio.gather(*asked))
+
+    async def _ping(
+        self, executor: Executor, backend: Backend, database: str, node: Any, timeout: float
+    ) -> Ping:
+        started = self._clock()
+        error: str | None = None
+        try:
+            lease = await executor.lease_of(backend.pool(node, database), started + timeout, timeout)
+            try:
+                await lease.run("control", "SELECT 1", max(started + timeout - self._clock(), 0.001))
+            finally:
+                lease.release()
+        except RouterError as exc:
+            error = str(exc)
+        seconds = self._clock() - started
+        return Ping(
+            backend.cluster.name, node.name, node.role.value, node.address, error is None, seconds, error
+        )

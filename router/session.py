@@ -1,0 +1,282 @@
+"""A session: one tenant's unit of conversation. It remembers what it wrote and which replica it reads from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from router import retries
+from router.backend import Target
+from router.consistency import Consistency
+from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
+from router.execution import Affinity, Executor, Request
+from router.pools.lease import Lease
+from router.queries import Options, Params, PreparedStatement, Queries, level
+from router.requests import request_for
+from router.retries import Verdict
+from router.rows import Row
+from router.transaction import Transaction
+from router.units import Unit
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Session(Queries):
+    """Run a tenant's statements; make one for each request of the application, in the task that uses it.
+
+    Outside of a transaction each statement commits by itself. Reads go to one replica, until the session
+    writes: from then on it reads where its writes are seen. Inside of ``begin()`` or ``transaction()`` the
+    session's own methods run in the transaction.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        target: Target,
+        *,
+        consistency: Consistency | str | None = None,
+        timeout: float | None = None,
+        context_id: str | None = None,
+    ) -> None:
+        self._executor = executor
+        self._target = target
+        self._consistency = (
+            target.placement.settings.consistency if consistency is None else level(consistency)
+        )
+        self._timeout = timeout
+        self._context_id = context_id
+        self._affinity = Affinity()
+        self._transaction: Transaction | None = None
+        self._closed = False
+
+    @property
+    def tenant(self) -> str:
+        """Return the tenant's id."""
+        return self._target.placement.tenant
+
+    @property
+    def schema(self) -> str | None:
+        """Return the logical schema, ``None`` for the tenant's main one."""
+        return self._target.placement.schema
+
+    # --- life --------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        open_ = self._current()
+        self._closed = True
+        self._transaction = None
+        if open_ is None:
+            return
+        # begin() without commit(): the block decides, as everywhere
+        if exc is None:
+            await open_.commit()
+        else:
+            await open_.rollback(exc)
+
+    async def close(self) -> None:
+        """Roll back what is open and refuse further use; closing twice is harmless."""
+        open_ = self._current()
+        self._closed = True
+        self._transaction = None
+        if open_ is not None:
+            await open_.rollback()
+
+    def _current(self) -> Transaction | None:
+        """Return the open transaction, if there is one."""
+        transaction = self._transaction
+        return transaction if transaction is not None and transaction.is_open else None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RouterClosed("the session is closed. Open a new one").at(tenant=self.tenant)
+
+    # --- statements --------------------------------------------------------------------------------------
+
+    async def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Any:
+        self._check_open()
+        if self._transaction is not None and (open_ := self._current()) is not None:
+            return await open_._run(verb, sql, params, given)
+        return await self._executor.run(self._request(verb, sql, params, given))
+
+    def _request(self, verb: str, sql: Any, params: Any, given: Options) -> Request:
+        executor, target = self._executor, self._target
+        request = request_for(executor, target, self._affinity, verb, sql, params)
+        settings = target.placement.settings
+        limit = given.timeout or self._timeout or settings.acquire_timeout + settings.statement_timeout
+        request.deadline += limit
+        request.intent = given.intent
+        request.consistency = given.consistency or self._consistency
+        request.idempotent = given.idempotent
+        request.context_id = self._context_id
+        return request
+
+    async def stream(
+        self,
+        sql: str,
+        params: Params = None,
+        *,
+        batch: int = 500,
+        readonly: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Row, None]:
+        """Iterate over the rows of a query with a cursor on the server; memory stays constant.
+
+        Outside of a transaction it runs in one of its own, on a replica if ``readonly`` or a proven read.
+        """
+        self._check_open()
+        open_ = self._current()
+        if open_ is None:
+            request = self._request("stream", sql, params, Options(timeout=timeout))
+            proven = readonly or self._executor.verdict(request.statement, self._target) == "read"
+            # not the session's own transaction: the loop's body may write through the session
+            async with Transaction(self._unit(proven, None, timeout)) as own:
+                async for row in own.stream(sql, params, batch=batch, timeout=timeout):
+                    yield row
+        else:
+            async for row in open_.stream(sql, params, batch=batch, timeout=timeout):
+                yield row
+
+    async def prepare(self, sql: str) -> PreparedStatement:
+        """Return a statement to run many times."""
+        self._check_open()
+        self._target.backend.statements.of(sql)
+        return PreparedStatement(self, sql)
+
+    # --- transactions ------------------------------------------------------------------------------------
+
+    def transaction(
+        self, *, readonly: bool = False, isolation: str | None = None, timeout: float | None = None
+    ) -> Transaction:
+        """Return a transaction to use with ``async with``; ``readonly`` may use one replica.
+
+        Raises:
+            TransactionStateError: the session is in a transaction already; use ``savepoint()`` there.
+        """
+        self._check_open()
+        if self._current() is not None:
+            raise TransactionStateError(
+                "the session is in a transaction already. Use its savepoint() for a part that may fail"
+            ).at(tenant=self.tenant)
+        unit = self._unit(readonly, isolation, timeout)
+        self._transaction = Transaction(unit)
+        return self._transaction
+
+    def _unit(self, readonly: bool, isolation: str | None, timeout: float | None) -> Unit:
+        return Unit(
+            self._executor,
+            self._target,
+            self._affinity,
+            self._consistency,
+            readonly,
+            isolation,
+            timeout or self._timeout,
+            self._context_id,
+        )
+
+    async def begin(self, *, readonly: bool = False, isolation: str | None = None) -> Transaction:
+        """Begin a transaction; until ``commit()`` or ``rollback()`` the session's statements run in it."""
+        transaction = self.transaction(readonly=readonly, isolation=isolation)
+        await transaction.begin()
+        return transaction
+
+    async def commit(self) -> None:
+        """Commit the transaction that ``begin()`` opened."""
+        await self._open("commit").commit()
+
+    async def rollback(self) -> None:
+        """Roll back the transaction that ``begin()`` opened."""
+        await self._open("roll back").rollback()
+
+    def _open(self, verb: str) -> Transaction:
+        self._check_open()
+        open_ = self._current()
+        if open_ is None:
+            raise TransactionStateError(f"there is no transaction to {verb}. Call begin() first").at(
+                tenant=self.tenant
+            )
+        return open_
+
+    async def run(
+        self, function: Callable[Concatenate[Transaction, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``function(tx, ...)`` in a transaction; run it whole again after a conflict.
+
+        A deadlock, a serialization failure, a lock that did not come free or a connection lost before the
+        commit was sent undo everything that the transaction did, so running it again is safe. What the
+        function does outside of the database is done again as well. Never repeated: an unknown outcome.
+        """
+        settings = self._target.placement.settings
+        deadline = self._executor.clock() + (
+            self._timeout or settings.acquire_timeout + settings.statement_timeout
+        )
+
+        async def once(verdict: Verdict) -> T:
+            async with self.transaction() as transaction:
+                return await function(transaction, *args, **kwargs)
+
+        def judge(error: RouterError) -> Verdict:
+            sent = isinstance(error, CommitOutcomeUnknown)
+            return Verdict.AGAIN if retries.judge_transaction(error, commit_sent=sent) else Verdict.RAISE
+
+        first: RouterError
+        try:
+            return await once(Verdict.AGAIN)
+        except RouterError as error:
+            first = error
+        return await retries.repeat(
+            once,
+            first,
+            policy=retries.Policy(settings.retry_attempts, settings.retry_min_wait, settings.retry_max_wait),
+            judge=judge,
+            sleep=asyncio.sleep,
+            clock=self._executor.clock,
+            rng=self._executor.rng,
+            deadline=deadline,
+            before=self._tell_retry,
+        )
+
+    def _tell_retry(self, retry: retries.Retry) -> None:
+        self._executor.tell_transaction_retry(self._target, retry)
+
+    @asynccontextmanager
+    async def orm(self, *, readonly: bool = False, **options: Any) -> AsyncIterator[AsyncSession]:
+        """Yield SQLAlchemy's ``AsyncSession`` on one connection of the router's pools.
+
+        On the primary, or with ``readonly`` on one replica; in the session's transaction if one is open.
+        Commits at the end of the block, rolls back on an error. ``options`` go to ``AsyncSession``.
+        """
+        from router.orm import orm_session
+
+        self._check_open()
+        open_ = self._current()
+        unit = open_.unit if open_ is not None else self._unit(readonly, None, None)
+        async with orm_session(unit, options) as session:
+            yield session
+
+    @asynccontextmanager
+    async def connection(self, *, readonly: bool = False) -> AsyncIterator[Lease]:
+        """Lend one connection; ``lease.connection.driver_connection`` is the driver's own.
+
+        Bound to the tenant. Closed afterwards rather than reused, since its session may have been changed.
+        """
+        self._check_open()
+        unit = self._unit(readonly, None, None)
+        await unit.open(begin=False)
+        unit.lease.broken = "lent"
+        unit.affinity.wrote = unit.affinity.wrote or not readonly
+        try:
+            yield unit.lease
+        finally:
+            unit.close()

@@ -1,0 +1,177 @@
+"""A transaction: one connection from BEGIN to COMMIT, with savepoints. Nothing is retried inside of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from router import events
+from router.errors import CommitOutcomeUnknown, RouterError, TransactionStateError
+from router.execution import Request
+from router.pools.lease import Lease
+from router.queries import Options, Params, PreparedStatement, Queries
+from router.requests import request_for
+from router.rows import Row
+from router.units import Unit
+
+
+class Transaction(Queries):
+    """Run statements on one connection, all or none.
+
+    ``async with session.transaction() as tx`` commits at the end of the block and rolls back on an error.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._begun = False
+        self._savepoints = 0
+
+    @property
+    def unit(self) -> Unit:
+        """Return the unit of work behind the transaction."""
+        return self._unit
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the transaction has begun and not ended."""
+        return self._unit.is_open
+
+    # --- begin and end -----------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Lease a connection and begin; a begin that fails has had no effect and is tried again."""
+        if self._begun:
+            raise TransactionStateError("the transaction has begun already. Begin a new one")
+        self._begun = True
+        await self._unit.open(begin=True)
+
+    async def commit(self) -> None:
+        """Commit.
+
+        Raises:
+            CommitOutcomeUnknown: the server did not answer; the transaction may have been applied.
+            TransactionStateError: the transaction is not open.
+        """
+        unit, lease = self._unit, self._unit.lease
+        failure: BaseException
+        try:
+            await lease.commit(unit.target.placement.settings.statement_timeout)
+        except BaseException as exc:
+            failure = exc
+        else:
+            unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
+            unit.close()
+            unit.tell(events.TransactionCommitted)
+            return
+        await self._commit_failed(lease, failure)
+
+    async def _commit_failed(self, lease: Lease, failure: BaseException) -> None:
+        unit = self._unit
+        unknown = isinstance(failure, CommitOutcomeUnknown) or not isinstance(failure, RouterError)
+        if unknown:
+            unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
+        else:
+            await _undo(lease)  # SQLite leaves a transaction open whose commit found the file busy
+        unit.close()
+        if unknown:
+            unit.tell(events.CommitUnknown)
+        else:
+            unit.tell(events.TransactionRolledBack, error=type(failure).__name__)
+        raise unit.describe(failure) if isinstance(failure, RouterError) else failure
+
+    async def rollback(self, error: BaseException | None = None) -> None:
+        """Roll back; a connection that cannot do that is closed, which has the same effect."""
+        unit, lease = self._unit, self._unit.lease
+        try:
+            await _undo(lease)
+        finally:
+            unit.close()
+            unit.tell(events.TransactionRolledBack, error=type(error).__name__ if error else None)
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.is_open:
+            return  # ended inside of the block, by commit() or rollback()
+        if exc is None:
+            await self.commit()
+        else:
+            await self.rollback(exc)
+
+    # --- statements --------------------------------------------------------------------------------------
+
+    async def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Any:
+        lease, request = self._request(verb, sql, params, given.timeout)
+        return await self._unit.executor.run_on(lease, request)
+
+    def _request(self, verb: str, sql: Any, params: Any, timeout: float | None) -> tuple[Lease, Request]:
+        unit = self._unit
+        lease = unit.lease
+        request = request_for(unit.executor, unit.target, unit.affinity, verb, sql, params)
+        limit = timeout or unit.timeout or unit.target.placement.settings.statement_timeout
+        request.deadline = unit.executor.clock() + limit
+        request.context_id = unit.context_id
+        request.node, request.role, request.reason = unit.node, unit.route.role, unit.route.reason
+        unit.statements += 1
+        return lease, request
+
+    async def stream(
+        self,
+        sql: str,
+        params: Params = None,
+        *,
+        batch: int = 500,
+        readonly: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Row, None]:
+        """Iterate over the rows of a query with a cursor on the server."""
+        lease, request = self._request("stream", sql, params, timeout)
+        async for row in self._unit.executor.stream_on(lease, request, batch):
+            yield row
+
+    async def prepare(self, sql: str) -> PreparedStatement:
+        """Return a statement to run many times in this transaction."""
+        self._unit.target.backend.statements.of(sql)
+        return PreparedStatement(self, sql)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[Self]:
+        """Undo only the block if it fails; the transaction goes on."""
+        lease = self._unit.lease
+        self._savepoints += 1
+        name = f"router_{self._savepoints}"
+        await self._control(lease, f"SAVEPOINT {name}")
+        try:
+            yield self
+        except BaseException:
+            if self._unit.is_open and not lease.broken:
+                await self._control(lease, f"ROLLBACK TO SAVEPOINT {name}")
+                await self._control(lease, f"RELEASE SAVEPOINT {name}")
+            raise
+        if self._unit.is_open:
+            await self._control(lease, f"RELEASE SAVEPOINT {name}")
+
+    async def _control(self, lease: Lease, text: str) -> None:
+        failure: RouterError
+        try:
+            await lease.run("control", text, self._unit.target.placement.settings.statement_timeout)
+            return
+        except RouterError as error:
+            failure = self._unit.describe(error)
+        raise failure
+
+
+async def _undo(lease: Lease) -> None:
+    """Roll back if that is possible; if not, make sure that the connection is closed."""
+    if lease.broken or not lease.connection.in_transaction:
+        return
+    try:
+        await lease.rollback()
+    except RouterError:
+        lease.broken = lease.broken or "rollback_failed"

@@ -1,0 +1,163 @@
+"""A unit of work: one connection held over several statements, routed once, counted and told at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from router import events, retries
+from router.backend import Target
+from router.consistency import Consistency
+from router.errors import RouterError, TransactionStateError
+from router.execution import Affinity, Executor
+from router.pools.lease import Lease
+from router.reasons import Reason
+from router.retries import Verdict
+from router.routing import Route, decide_transaction, to_primary
+from router.topology import Node, Role
+
+_ISOLATION = frozenset({"read uncommitted", "read committed", "repeatable read", "serializable"})
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """Hold what a unit of work was asked for, and the lease that serves it."""
+
+    executor: Executor
+    target: Target
+    affinity: Affinity
+    consistency: Consistency
+    readonly: bool = False
+    isolation: str | None = None
+    timeout: float | None = None  # of the whole begin, and of each statement
+    context_id: str | None = None
+    statements: int = 0
+    began: float = 0.0
+    route: Route = field(init=False)
+    node: Node = field(init=False)
+    _lease: Lease | None = None
+
+    def __post_init__(self) -> None:
+        if self.isolation is not None and self.isolation.lower() not in _ISOLATION:
+            known = ", ".join(sorted(_ISOLATION))
+            raise TransactionStateError(
+                f"there is no isolation level {self.isolation!r}. Use one of: {known}"
+            )
+
+    @property
+    def lease(self) -> Lease:
+        """Return the lease; raises TransactionStateError if the unit is not open."""
+        if self._lease is None:
+            raise TransactionStateError("the transaction is not open: it has not begun, or has ended")
+        return self._lease
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the unit holds a lease."""
+        return self._lease is not None
+
+    async def open(self, *, begin: bool) -> None:
+        """Lease a connection and begin, if asked for; what fails so far had no effect and is tried again."""
+        executor = self.executor
+        executor.check_loop()
+        self.began = executor.clock()
+        settings = self.target.placement.settings
+        deadline = self.began + (self.timeout or settings.acquire_timeout + settings.statement_timeout)
+        backend = self.target.backend
+        self.route = decide_transaction(
+            backend.health.snapshot(),
+            readonly=self.readonly,
+            consistency=self.consistency,
+            wrote=self.affinity.wrote and not backend.cluster.replicas_current,
+        )
+        failure: RouterError
+        try:
+            try:
+                await self._attempt(begin, deadline)
+            except RouterError as error:
+                await self._again(error, begin, deadline)
+            return
+        except RouterError as error:
+            failure = self.describe(error)
+        raise failure
+
+    async def _attempt(self, begin: bool, deadline: float) -> None:
+        executor, health = self.executor, self.target.backend.health
+        self.node = executor.choose(self.route, self.target, self.affinity)
+        try:
+            lease = await executor.lease(self.target, self.node, deadline)
+        except RouterError as error:
+            health.failed(self.node, error)
+            raise
+        lease.readonly = self.readonly
+        lease.isolation = self.isolation
+        if begin:
+            try:
+                await lease.begin(max(deadline - executor.clock(), 0.001))
+            except BaseException as exc:
+                lease.broken = lease.broken or "begin_failed"
+                lease.release()
+                if isinstance(exc, RouterError):
+                    health.failed(self.node, exc)
+                raise
+        self._lease = lease
+        health.load[self.node].in_flight += 1
+
+    async def _again(self, first: RouterError, begin: bool, deadline: float) -> None:
+        settings = self.target.placement.settings
+
+        async def run(verdict: Verdict) -> None:
+            snapshot = self.target.backend.health.snapshot()
+            if self.route.role is Role.REPLICA:
+                left = tuple(node for node in snapshot.replicas if node is not self.node)
+                self.route = (
+                    Route(left, Role.REPLICA, self.route.reason)
+                    if left
+                    else to_primary(snapshot, Reason.REPLICA_FAILED)
+                )
+            await self._attempt(begin, deadline)
+
+        await retries.repeat(
+            run,
+            first,
+            policy=retries.Policy(settings.retry_attempts, settings.retry_min_wait, settings.retry_max_wait),
+            # whatever became of a BEGIN, it changed nothing
+            judge=lambda error: retries.judge(
+                error, idempotent=True, on_replica=self.route.role is Role.REPLICA
+            ),
+            sleep=asyncio.sleep,
+            clock=self.executor.clock,
+            rng=self.executor.rng,
+            deadline=deadline,
+        )
+
+    def close(self) -> Node:
+        """Give the lease back and return the node that it was on."""
+        lease = self.lease
+        self._lease = None
+        self.target.backend.health.load[self.node].in_flight -= 1
+        lease.release()
+        return self.node
+
+    def describe(self, error: RouterError) -> RouterError:
+        """Add to an error what the unit knows."""
+        placement = self.target.placement
+        return error.at(tenant=placement.tenant, schema=placement.schema, cluster=placement.cluster.name)
+
+    def tell(self, kind: type[events.TransactionEvent], **more: Any) -> None:
+        """Emit the end of a transaction."""
+        executor, placement = self.executor, self.target.placement
+        executor.emit(
+            kind(
+                executor.wall(),
+                placement.tenant,
+                placement.schema,
+                self.node,
+                executor.clock() - self.began,
+                self.statements,
+                self.readonly,
+                self.context_id,
+                **more,
+            )
+        )

@@ -1,0 +1,104 @@
+"""Servers on demand: a run of tests that asks for none starts none.
+
+The session's clusters are shared: a test makes its own database, and leaves the servers running and the
+replicas following. A test that kills, freezes for long or promotes takes a cluster of its own from a factory.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import MariadbCluster, PostgresqlCluster, RedisServer, ServerMissing, watchdog
+
+Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer)
+
+
+def start_or_skip(make: Callable[[], Started]) -> Started:
+    """Start a server; where its programs are missing skip, or fail if CI promises that all are there."""
+    try:
+        server = make()
+    except ServerMissing as exc:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(str(exc), pytrace=False)
+        pytest.skip(str(exc))
+    server.start()
+    return server
+
+
+def pytest_unconfigure() -> None:
+    """Let the watchdog of the servers go when all is done."""
+    watchdog.dismiss()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlCluster]:
+    """Share a PostgreSQL primary with two streaming replicas."""
+    cluster = start_or_skip(PostgresqlCluster)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbCluster]:
+    """Share a MariaDB primary with one GTID replica."""
+    cluster = start_or_skip(MariadbCluster)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """Share a Redis server."""
+    server = start_or_skip(RedisServer)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgresql_factory() -> Iterator[Callable[..., PostgresqlCluster]]:
+    """Start private clusters that the test may break: ``postgresql_factory(replicas=1)``."""
+    with ExitStack() as stack:
+
+        def factory(replicas: int = 2) -> PostgresqlCluster:
+            cluster = start_or_skip(lambda: PostgresqlCluster(replicas))
+            stack.callback(cluster.close)
+            return cluster
+
+        yield factory
+
+
+@pytest.fixture
+def mariadb_factory() -> Iterator[Callable[..., MariadbCluster]]:
+    """Start private clusters that the test may break: ``mariadb_factory(replicas=0)``."""
+    with ExitStack() as stack:
+
+        def factory(replicas: int = 1) -> MariadbCluster:
+            cluster = start_or_skip(lambda: MariadbCluster(replicas))
+            stack.callback(cluster.close)
+            return cluster
+
+        yield factory
+
+
+def _fresh(cluster: PostgresqlCluster | MariadbCluster) -> Iterator[str]:
+    name = f"app_{secrets.token_hex(4)}"
+    cluster.create_database(name)
+    cluster.wait_for_replicas()
+    yield name
+    cluster.drop_database(name)
+
+
+@pytest.fixture
+def postgresql_database(postgresql: PostgresqlCluster) -> Iterator[str]:
+    """Name a new, empty database of the shared cluster, there on the replicas too; dropped after the test."""
+    yield from _fresh(postgresql)
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariadbCluster) -> Iterator[str]:
+    """Name a new, empty database of the shared cluster, there on the replica too; dropped after the test."""
+    yield from _fresh(mariadb)

@@ -1,0 +1,81 @@
+"""Install the servers that the tests need: ``python -m tests.servers.install``.
+
+Quick when all are there. As root on a Debian-like system it installs what is missing from the system's own
+packages; elsewhere it says in one line what to do, and the tests of a missing server skip (with ``CI=true``:
+fail). No service of the system is started: the tests start servers of their own.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers.binaries import ServerMissing, find
+
+_NEEDED = {
+    "postgresql": ("postgres", "initdb", "pg_basebackup", "psql"),
+    "mariadb-server": ("mariadbd",),
+    "redis-server": ("redis-server",),
+}
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def missing() -> list[str]:
+    """Return the packages whose programs this machine lacks."""
+
+    def lacks(programs: tuple[str, ...]) -> bool:
+        try:
+            find(*programs)
+        except ServerMissing:
+            return True
+        return False
+
+    return [package for package, programs in _NEEDED.items() if lacks(programs)]
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Make packages start no service while they are installed: 101 is "not allowed" in Debian's policy."""
+    before = _POLICY.read_text() if _POLICY.exists() else None
+    mode = _POLICY.stat().st_mode if before is not None else 0o755
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if before is None:
+            _POLICY.unlink()
+        else:
+            _POLICY.write_text(before)
+            _POLICY.chmod(mode)
+
+
+def _apt(*arguments: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "-q", *arguments], env=environment, stdin=subprocess.DEVNULL, check=True)
+
+
+def main() -> int:
+    """Install what is missing where we may, else say how; fail only if an installation fails."""
+    packages = missing()
+    if not packages:
+        return 0
+    names = " ".join(packages)
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"Some tests need {names}: install with your package manager, else these tests skip")
+        return 0
+    print(f"Installing {names} for the tests, without starting any service", flush=True)
+    with _no_services():
+        _apt("update")
+        _apt("install", "-y", "--no-install-recommends", *packages)
+    if packages := missing():
+        print(f"Still missing after installation: {' '.join(packages)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
