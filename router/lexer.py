@@ -68,12 +68,12 @@ _POSTGRESQL = rf"""
         | (?:[nNbBxX]|[uU]&)?{_STRING} | {_NUMBER})
     | (?P<unicode>[uU]&{_NAME})
     | (?P<quoted>{_NAME})
+    | (?P<open>[eE]?'|")
     | (?P<word>[A-Za-z_{_HIGH}][A-Za-z0-9_${_HIGH}]*)
     | (?P<dollar>\$(?:[A-Za-z_{_HIGH}][A-Za-z0-9_{_HIGH}]*)?\$)
     | (?P<foreign>{_FOREIGN}|\$[0-9]+)
     | (?P<punctuation>[()\[\],;.] | :(?!=))
     | (?P<operator>:= | (?:(?!--|/\*|{_FOREIGN})[-+*/<>=~!@\#%^&|`?])+)
-    | (?P<open>['"])
     | (?P<odd>.)
 """
 _MYSQL = rf"""
@@ -238,7 +238,7 @@ def compile_parameters(text: str, tokens: Iterable[Token], dialect: Dialect) -> 
     one position each time, and formats the whole text with ``%`` if there are any, so that every other
     percent sign has to be doubled then, also in literals.
     """
-    parameters = [token for token in tokens if token.kind is PARAMETER]
+    parameters = [token for token in tokens if token.kind == PARAMETER]
     if not parameters:
         return text, ()
     pieces: list[str] = []
@@ -277,11 +277,13 @@ def normalize(tokens: Iterable[Token], words: frozenset[str]) -> str:
     before = ""
     spaced_call = True
     for token in tokens:
-        value = f'"{token.value}"' if token.kind is QUOTED else token.value
-        if token.kind is PARAMETER:
+        value = token.value
+        if token.kind == QUOTED:
+            value = '"' + value.replace('"', '""') + '"'
+        elif token.kind == PARAMETER:
             value = "?"
         tight = value in _TIGHT_BEFORE or before in _TIGHT_AFTER or (value == "(" and not spaced_call)
         pieces.append(value if tight or not pieces else f" {value}")
         before = value
-        spaced_call = not (token.kind is QUOTED or (token.kind is WORD and token.value not in words))
+        spaced_call = not (token.kind == QUOTED or (token.kind == WORD and token.value not in words))
     return _ROWS.sub(r"\1, ...", _LIST.sub("in (...)", "".join(pieces)))

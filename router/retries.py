@@ -67,6 +67,8 @@ def judge(error: RouterError, *, idempotent: bool, on_replica: bool) -> Verdict:
     if isinstance(error, ReadOnlyViolation):
         # Refused, so not applied. On the primary it means a role change: trying again there cannot help.
         return Verdict.PRIMARY if on_replica else Verdict.RAISE
+    if isinstance(error, DatabaseNotFound) and on_replica:
+        return Verdict.ELSEWHERE  # a replica may not have replayed the creation yet
     if isinstance(error, StaleStatement):
         return Verdict.AGAIN  # refused before it ran, whatever it is
     curable = isinstance(error, _TRANSIENT) and not isinstance(error, _HOPELESS)

@@ -88,7 +88,9 @@ def _shape(text: str, tokens: Sequence[Token]) -> str:
 
 
 def _opens_change(tokens: Sequence[Token], index: int) -> bool:
-    """Tell whether REPLACE at ``index`` is the verb, not the function."""
+    """Tell whether REPLACE at ``index`` is the verb: not the function, nor part of INSERT OR REPLACE."""
+    if index and tokens[index - 1].value == "or":
+        return False
     return index + 1 < len(tokens) and tokens[index + 1].kind in (WORD, QUOTED)
 
 

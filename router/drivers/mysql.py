@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import decimal
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
 
@@ -20,6 +23,10 @@ from router.tenants import Placement
 # MariaDB 10.2.4 know it. aiomysql has no method for it (MySQL internals manual, COM_RESET_CONNECTION).
 _COM_RESET_CONNECTION = 0x1F
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+_SENDABLE = frozenset(
+    {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
+    | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
+)
 _TYPE_NAMES = {value: name.lower() for name, value in vars(FIELD_TYPE).items() if isinstance(value, int)}
 
 
@@ -48,7 +55,7 @@ class MysqlConnection(Connection):
     async def _run(self, sql: str, args: tuple[object, ...], timeout: float) -> aiomysql.Cursor:
         async with asyncio.timeout(timeout):
             cursor = await self._raw.cursor()
-            await cursor.execute(sql, args or None)
+            await cursor.execute(sql, _adapted(args) or None)
         return cursor
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
@@ -68,7 +75,7 @@ class MysqlConnection(Connection):
     async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
         async with asyncio.timeout(timeout):
             cursor = await self._raw.cursor()
-            changed = await cursor.executemany(sql, args)
+            changed = await cursor.executemany(sql, [_adapted(each) for each in args])
         return int(changed or 0)
 
     async def execute_raw(self, text: str, timeout: float) -> None:
@@ -83,7 +90,7 @@ class MysqlConnection(Connection):
     ) -> AsyncGenerator[list[Row], None]:
         async with asyncio.timeout(timeout):
             cursor = await self._raw.cursor(aiomysql.SSCursor)
-            await cursor.execute(sql, args or None)
+            await cursor.execute(sql, _adapted(args) or None)
         made = row_class(tuple(each[0] for each in cursor.description or ()))
         while True:
             async with asyncio.timeout(timeout):
@@ -120,6 +127,25 @@ class MysqlConnection(Connection):
 
     def terminate(self) -> None:
         self._raw.close()
+
+
+def _adapted(args: tuple[object, ...]) -> tuple[object, ...]:
+    """Refuse what the driver would write as something else: it puts any object's ``str()`` into the text.
+
+    A list would become ``(1, 2)``, so that a JSON body could change what a comparison means.
+    """
+    for value in args:
+        if type(value) not in _SENDABLE:
+            return tuple([_adapt(each) for each in args])
+    return args
+
+
+def _adapt(value: object) -> object:
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, tuple(_SENDABLE - {type(None)})):
+        return value  # a subclass, such as an enum of text
+    raise TypeError(f"{type(value).__name__} is not a type that MySQL has")
 
 
 def _rows(cursor: aiomysql.Cursor) -> list[Row]:

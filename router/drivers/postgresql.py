@@ -181,8 +181,9 @@ class PostgresqlDriver(Driver):
     def text_for(self, statement: Statement, binding: str | None) -> str:
         # A prepared statement remembers types and plans of the schema it was prepared under. The same text
         # under two search paths would be planned anew at each change, and fails where the schemas have
-        # enums of their own. The comment gives each schema its own prepared statement.
-        return statement.sql if binding is None else f"/*{binding}*/ {statement.sql}"
+        # enums of their own. The comment gives each schema its own prepared statement; it stands last so that
+        # positions in error messages stay right, on a line of its own in case the text ends in a comment.
+        return statement.sql if binding is None else f"{statement.sql}\n/*{binding}*/"
 
     def sqlalchemy_url(self) -> str:
         return "postgresql+asyncpg://"

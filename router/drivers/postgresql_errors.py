@@ -83,10 +83,11 @@ def translate(exc: BaseException) -> RouterError:
     """Return our error for one of asyncpg's or of the socket's."""
     if isinstance(exc, RouterError):
         return exc
-    if isinstance(exc, asyncpg.PostgresError):
+    # asyncpg raises the server's DataError class also for arguments that it could not encode itself
+    found = re.match(r"invalid input for query argument \$(\d+)", str(exc))
+    if isinstance(exc, asyncpg.PostgresError) and found is None:
         return _answered(exc)
-    if isinstance(exc, asyncpg.exceptions.DataError | TypeError | ValueError | OverflowError):
-        found = re.search(r"argument \$(\d+)", str(exc))
+    if found is not None or isinstance(exc, TypeError | ValueError | OverflowError):
         error = errors.ParameterError("a parameter is of a type that the server does not take", cause=exc)
         error.position = int(found.group(1)) if found else None
         return error

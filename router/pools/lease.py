@@ -94,11 +94,7 @@ class Lease:
         if connection.binding == binding:
             return
         connection.binding = "\0unknown"  # until the server has answered; matches no binding
-        try:
-            await self.run("bind", self.pool.endpoint, binding, timeout)
-        except BaseException:
-            self.broken = self.broken or "binding_failed"
-            raise
+        await self.run("bind", self.pool.endpoint, binding, timeout)
         connection.binding = binding
 
     async def begin(self, timeout: float = _CONTROL) -> None:
