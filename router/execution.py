@@ -190,10 +190,13 @@ class Executor:
         try:
             request.verdict = await self._verdict(request)
             route = self.decide(request)
+            first: RouterError | None = None
             try:
                 value = await self._attempt(request, route)
             except RouterError as error:
-                value = await self._again(request, route, error)
+                first = error
+            if first is not None:
+                value = await self._again(request, route, first)
         except RouterError as error:
             failure = self.describe(error, request)
         except BaseException as exc:
@@ -247,12 +250,13 @@ class Executor:
         try:
             value = await self._send(lease, request, request.started)
         except RouterError as error:
-            failure = self.describe(error, request)
+            failure = self.describe(_name_parameter(error, request.statement), request)
         except BaseException as exc:
             self.tell_failed(request, exc)
             raise
         else:
             request.execute = self.clock() - request.started
+            self._forget_functions(request)
             self.tell_finished(request, value)
             return value
         self.tell_failed(request, failure)
@@ -301,8 +305,7 @@ class Executor:
 
     def _outcome(self, error: RouterError, request: Request) -> RouterError:
         """Turn a write without an answer into an error of its own kind."""
-        if isinstance(error, ParameterError):
-            return _name_parameter(error, request.statement)
+        error = _name_parameter(error, request.statement)
         if request.repeatable or not retries.outcome_unknown(error):
             return error
         return CommitOutcomeUnknown(
@@ -318,9 +321,13 @@ class Executor:
             return
         if error is None or retries.outcome_unknown(error):
             request.affinity.wrote = True
-            volatility = request.target.backend.volatility
-            if volatility is not None and request.statement.kind not in (Kind.READ, Kind.WRITE):
-                volatility.forget(request.target.database)  # it may have created or changed functions
+            self._forget_functions(request)
+
+    def _forget_functions(self, request: Request) -> None:
+        """Drop what is known of a database's functions after a statement that may have changed them."""
+        volatility = request.target.backend.volatility
+        if volatility is not None and request.statement.kind not in (Kind.READ, Kind.WRITE):
+            volatility.forget(request.target.database)
 
     async def _again(self, request: Request, route: Route, first: RouterError) -> Any:
         """Go on after a failed first attempt, as far as that is safe."""
@@ -365,7 +372,8 @@ class Executor:
         """Return a lease on a node, bound to the target."""
         binding = target.binding if bind else None
         asked = target.placement.settings.acquire_timeout
-        lease = await self.lease_of(target.pool(node), deadline, asked, binding)
+        connect = target.placement.settings.connect_timeout
+        lease = await self.lease_of(target.pool(node), deadline, asked, connect, binding)
         if bind and lease.connection.binding != binding:
             try:
                 await lease.bind(binding, max(deadline - self.clock(), 0.001))
@@ -374,13 +382,18 @@ class Executor:
                 raise
         return lease
 
-    async def lease_of(self, pool: Pool, deadline: float, asked: float, binding: str | None = None) -> Lease:
-        """Return a lease of a pool, preferably one bound so already; waits at most ``asked`` seconds."""
+    async def lease_of(
+        self, pool: Pool, deadline: float, asked: float, connect: float, binding: str | None = None
+    ) -> Lease:
+        """Return a lease of a pool, preferably one bound so already.
+
+        Waits at most ``asked`` seconds, and for a new connection at most ``connect`` of them.
+        """
         connection = pool.take(binding)
         if connection is None:
             now = self.clock()
             asked = min(asked, deadline - now)
-            connection = await pool.acquire(binding, now + asked, asked)
+            connection = await pool.acquire(binding, now + asked, asked, connect)
         return Lease(pool, connection)
 
     def _left(self, request: Request) -> float:
@@ -518,9 +531,9 @@ def _typed(statement: Statement, args: Any) -> tuple[str, ...]:
     return tuple(f"{name} {type(value).__name__}" for name, value in zip(statement.names, args, strict=True))
 
 
-def _name_parameter(error: ParameterError, statement: Statement) -> ParameterError:
+def _name_parameter(error: RouterError, statement: Statement) -> RouterError:
     """Say which parameter a driver refused, if it said a position."""
-    position = error.position
+    position = error.position if isinstance(error, ParameterError) else None
     if position is not None and 0 < position <= len(statement.names):
         error.message = (
             f"parameter :{statement.names[position - 1]} is of a type that the server does not take"

@@ -1,10 +1,12 @@
 """The functions that a statement may call and still be a read, by dialect.
 
-What is not listed is unknown, never assumed harmless. Only functions that come with the server are here:
-a name that a user or an extension defines is for the server's catalog to judge. The PostgreSQL list was
-taken from ``pg_proc`` of PostgreSQL 15 (no volatile overload, no internal argument, not behind an
-operator), with later releases' additions by hand; the others from the manuals of MySQL 8.4, MariaDB 11 and
-SQLite 3.40 and later. Names are lower case.
+What is not listed is unknown, never assumed harmless. Only functions that come with the server are here: a
+name that a user or an extension defines is for the server's catalog to judge, and so are PostgreSQL's later
+additions, whose names an older server leaves to its users (SQL/JSON's ``JSON_VALUE`` is in no catalog and
+so never a proven read). The PostgreSQL list was taken from ``pg_proc`` of PostgreSQL 15 (no volatile
+overload, no internal argument, not behind an operator), the others from the manuals of MySQL 8.4, MariaDB 11
+and SQLite 3.40 and later. MySQL's and MariaDB's are one list: a stored function that fills in for the other's
+is taken for it. Names are lower case.
 """
 
 from __future__ import annotations
@@ -34,41 +36,38 @@ def _set(names: str) -> frozenset[str]:
 
 
 _POSTGRESQL_SAFE = _set("""
-    abbrev abs aclcontains aclexplode acos acosd acosh age any_value area array_agg array_append
-    array_dims array_fill array_length array_lower array_ndims array_position array_positions
-    array_prepend array_remove array_replace array_reverse array_sample array_shuffle array_sort
-    array_to_json array_to_string array_to_tsvector array_upper ascii asin asind asinh atan atan2 atan2d
-    atand atanh avg bit bit_and bit_count bit_length bit_or bit_xor bool bool_and bool_or box bpchar
-    broadcast btrim cardinality casefold cbrt ceil ceiling center char char_length character_length chr
-    cidr circle clock_timestamp col_description concat concat_ws convert convert_from convert_to corr
-    cos cosd cosh cot cotd count covar_pop covar_samp crc32 crc32c cube cume_dist current_database
-    current_schema current_schemas current_setting current_user date date_add date_bin date_part
-    date_subtract date_trunc datemultirange daterange decode degrees dense_rank diagonal diameter div
-    encode enum_first enum_last enum_range erf erfc every exp extract factorial family first_value
-    float4 float8 floor format format_type gamma gcd gen_random_uuid generate_series generate_subscripts
-    get_bit get_byte get_current_ts_config getdatabaseencoding has_any_column_privilege
-    has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege
-    has_function_privilege has_language_privilege has_parameter_privilege has_schema_privilege
-    has_sequence_privilege has_server_privilege has_table_privilege has_tablespace_privilege
-    has_type_privilege height host hostmask initcap int2 int4 int4multirange int4range int8
-    int8multirange int8range interval is_normalized isempty isfinite json json_agg json_array
-    json_array_elements json_array_elements_text json_array_length json_arrayagg json_build_array
-    json_build_object json_each json_each_text json_exists json_extract_path json_extract_path_text
-    json_object json_object_agg json_object_keys json_objectagg json_populate_record
-    json_populate_recordset json_query json_scalar json_serialize json_strip_nulls json_table
-    json_to_record json_to_recordset json_to_tsvector json_typeof json_value jsonb_agg
-    jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array
-    jsonb_build_object jsonb_each jsonb_each_text jsonb_extract_path jsonb_extract_path_text
-    jsonb_insert jsonb_object jsonb_object_agg jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz
-    jsonb_path_match jsonb_path_match_tz jsonb_path_query jsonb_path_query_array
-    jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz jsonb_path_query_tz
-    jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set jsonb_set_lax
-    jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_to_tsvector jsonb_typeof justify_days
-    justify_hours justify_interval lag last_value lcm lead left length lgamma like line ln log log10
-    lower lower_inc lower_inf lpad lseg ltrim macaddr macaddr8 macaddr8_set7bit make_date make_interval
-    make_time make_timestamp make_timestamptz masklen max md5 min min_scale mod mode money multirange
-    mxid_age netmask network normalize notlike now npoints nth_value ntile num_nonnulls num_nulls
-    numeric numeric_div_trunc nummultirange numnode numrange obj_description octet_length oid
+    abbrev abs aclcontains aclexplode acos acosd acosh age area array_agg array_append array_dims
+    array_fill array_length array_lower array_ndims array_position array_positions array_prepend
+    array_remove array_replace array_to_json array_to_string array_to_tsvector array_upper ascii asin
+    asind asinh atan atan2 atan2d atand atanh avg bit bit_and bit_count bit_length bit_or bit_xor bool
+    bool_and bool_or box bpchar broadcast btrim cardinality cbrt ceil ceiling center char char_length
+    character_length chr cidr circle clock_timestamp col_description concat concat_ws convert
+    convert_from convert_to corr cos cosd cosh cot cotd count covar_pop covar_samp cume_dist
+    current_database current_schema current_schemas current_setting current_user date date_bin date_part
+    date_trunc datemultirange daterange decode degrees dense_rank diagonal diameter div encode
+    enum_first enum_last enum_range every exp extract factorial family first_value float4 float8 floor
+    format format_type gcd gen_random_uuid generate_series generate_subscripts get_bit get_byte
+    get_current_ts_config getdatabaseencoding has_any_column_privilege has_column_privilege
+    has_database_privilege has_foreign_data_wrapper_privilege has_function_privilege
+    has_language_privilege has_parameter_privilege has_schema_privilege has_sequence_privilege
+    has_server_privilege has_table_privilege has_tablespace_privilege has_type_privilege height host
+    hostmask initcap int2 int4 int4multirange int4range int8 int8multirange int8range interval
+    is_normalized isempty isfinite json_agg json_array_elements json_array_elements_text
+    json_array_length json_build_array json_build_object json_each json_each_text json_extract_path
+    json_extract_path_text json_object json_object_agg json_object_keys json_populate_record
+    json_populate_recordset json_strip_nulls json_to_record json_to_recordset json_to_tsvector
+    json_typeof jsonb_agg jsonb_array_elements jsonb_array_elements_text jsonb_array_length
+    jsonb_build_array jsonb_build_object jsonb_each jsonb_each_text jsonb_extract_path
+    jsonb_extract_path_text jsonb_insert jsonb_object jsonb_object_agg jsonb_object_keys
+    jsonb_path_exists jsonb_path_exists_tz jsonb_path_match jsonb_path_match_tz jsonb_path_query
+    jsonb_path_query_array jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz
+    jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set
+    jsonb_set_lax jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_to_tsvector jsonb_typeof
+    justify_days justify_hours justify_interval lag last_value lcm lead left length like line ln log
+    log10 lower lower_inc lower_inf lpad lseg ltrim macaddr macaddr8 macaddr8_set7bit make_date
+    make_interval make_time make_timestamp make_timestamptz masklen max md5 min min_scale mod mode money
+    multirange mxid_age netmask network normalize notlike now npoints nth_value ntile num_nonnulls
+    num_nulls numeric numeric_div_trunc nummultirange numnode numrange obj_description octet_length oid
     oidvectortypes overlaps overlay parse_ident path percent_rank percentile_cont percentile_disc
     pg_client_encoding pg_collation_for pg_column_compression pg_column_size pg_database_size
     pg_function_is_visible pg_get_constraintdef pg_get_expr pg_get_function_arg_default
@@ -79,22 +78,21 @@ _POSTGRESQL_SAFE = _set("""
     pg_size_pretty pg_sleep pg_snapshot_xip pg_snapshot_xmax pg_snapshot_xmin pg_table_is_visible
     pg_table_size pg_total_relation_size pg_type_is_visible pg_typeof phraseto_tsquery pi
     plainto_tsquery point polygon position pow power querytree quote_ident quote_literal quote_nullable
-    radians radius random random_normal range_agg range_intersect_agg range_merge rank regclass
-    regexp_count regexp_instr regexp_like regexp_match regexp_matches regexp_replace
-    regexp_split_to_array regexp_split_to_table regexp_substr regr_avgx regr_avgy regr_count
-    regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy repeat replace reverse right rollup
-    round row_number row_security_active row_to_json rpad rtrim scale session_user set_bit set_byte
-    set_masklen setweight sha224 sha256 sha384 sha512 shobj_description sign similar_to_escape sin sind
-    sinh slope split_part sqrt statement_timestamp stddev stddev_pop stddev_samp string_agg
-    string_to_array string_to_table strip strpos substr substring sum tan tand tanh text time timeofday
-    timestamp timestamptz timetz timezone to_ascii to_bin to_char to_date to_hex to_json to_jsonb
-    to_number to_oct to_regclass to_regcollation to_regnamespace to_regoper to_regoperator to_regproc
-    to_regprocedure to_regrole to_regtype to_timestamp to_tsquery to_tsvector transaction_timestamp
-    translate trim_array trim_scale trunc ts_delete ts_filter ts_headline ts_rank ts_rank_cd
-    tsmultirange tsquery_phrase tsrange tstzmultirange tstzrange tsvector_to_array txid_snapshot_xip
-    txid_snapshot_xmax txid_snapshot_xmin txid_visible_in_snapshot unistr unnest upper upper_inc
-    upper_inf uuid_extract_timestamp uuid_extract_version uuidv4 uuidv7 var_pop var_samp varchar
-    variance version websearch_to_tsquery width width_bucket xid xml xml_is_well_formed
+    radians radius random range_agg range_intersect_agg range_merge rank regclass regexp_count
+    regexp_instr regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array
+    regexp_split_to_table regexp_substr regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope
+    regr_sxx regr_sxy regr_syy repeat replace reverse right round row_number row_security_active
+    row_to_json rpad rtrim scale session_user set_bit set_byte set_masklen setweight sha224 sha256
+    sha384 sha512 shobj_description sign similar_to_escape sin sind sinh slope split_part sqrt
+    statement_timestamp stddev stddev_pop stddev_samp string_agg string_to_array string_to_table strip
+    strpos substr substring sum tan tand tanh text time timeofday timestamp timestamptz timetz timezone
+    to_ascii to_char to_date to_hex to_json to_jsonb to_number to_regclass to_regcollation
+    to_regnamespace to_regoper to_regoperator to_regproc to_regprocedure to_regrole to_regtype
+    to_timestamp to_tsquery to_tsvector transaction_timestamp translate trim_array trim_scale trunc
+    ts_delete ts_filter ts_headline ts_rank ts_rank_cd tsmultirange tsquery_phrase tsrange
+    tstzmultirange tstzrange tsvector_to_array txid_snapshot_xip txid_snapshot_xmax txid_snapshot_xmin
+    txid_visible_in_snapshot unistr unnest upper upper_inc upper_inf var_pop var_samp varchar variance
+    version websearch_to_tsquery width width_bucket xid xml xml_is_well_formed
     xml_is_well_formed_content xml_is_well_formed_document xmlagg xmlcomment xpath xpath_exists
 """)
 # pg_sleep, random, clock_timestamp and the size functions above are volatile to PostgreSQL, but without
@@ -146,10 +144,9 @@ _POSTGRESQL_BARE = _set("""
     localtime localtimestamp session_user system_user user
 """)
 _POSTGRESQL_NOT_REPEATABLE = _set("""
-    age array_sample array_shuffle clock_timestamp current_date current_time current_timestamp
-    gen_random_uuid localtime localtimestamp now pg_database_size pg_indexes_size pg_is_in_recovery
-    pg_relation_size pg_sleep pg_table_size pg_total_relation_size random random_normal
-    statement_timestamp timeofday transaction_timestamp uuidv4 uuidv7
+    age clock_timestamp current_date current_time current_timestamp gen_random_uuid localtime
+    localtimestamp now pg_database_size pg_indexes_size pg_is_in_recovery pg_relation_size pg_sleep
+    pg_table_size pg_total_relation_size random statement_timestamp timeofday transaction_timestamp
 """)
 # Reserved words and those that cannot name a function (catcode R and C of pg_get_keywords()); the servers'
 # own expressions among them (COALESCE, EXTRACT, XMLTABLE ...) have no effects.
@@ -158,13 +155,12 @@ _POSTGRESQL_WORDS = _set("""
     character check coalesce collate column constraint create current_catalog current_date current_role
     current_time current_timestamp current_user dec decimal default deferrable desc distinct do else end
     except exists extract false fetch float for foreign from grant greatest group grouping having in
-    initially inout int integer intersect interval into json_array json_arrayagg json_exists json_object
-    json_objectagg json_query json_scalar json_serialize json_table json_value lateral leading least
-    limit localtime localtimestamp merge_action national nchar none normalize not null nullif numeric
-    offset on only or order out overlay placing position precision primary real references returning row
-    select session_user setof smallint some substring symmetric table then time timestamp to trailing
-    treat trim true union unique user using values varchar variadic when where window with xmlattributes
-    xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
+    initially inout int integer intersect interval into lateral leading least limit localtime
+    localtimestamp national nchar none normalize not null nullif numeric offset on only or order out
+    overlay placing position precision primary real references returning row select session_user setof
+    smallint some substring symmetric table then time timestamp to trailing treat trim true union unique
+    user using values varchar variadic when where window with xmlattributes xmlconcat xmlelement
+    xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
 """)
 _POSTGRESQL_OPERATORS = _set(r"""
     !! !~ !~* !~~ !~~* # ## #- #> #>> % & && &< &<| &> * *< *<= *<> *= *> *>= + - -> ->> -|- / < <-> << <<=
@@ -251,14 +247,13 @@ _MYSQL_NOT_REPEATABLE = _set("""
 # Reserved words of MySQL 8.4 and MariaDB 11 that may stand before a parenthesis. A stored function of such a
 # name can be called only with its database in front, and that is always a call here.
 _MYSQL_WORDS = _set("""
-    all and any as asc between bigint binary blob both by case cast char character check collate column
-    constraint cross decimal default desc distinct distinctrow div double else end enum escape except
-    exists false float for force foreign from fulltext group having high_priority ignore in index inner
-    int integer intersect into is join key keys lateral like limit mediumint natural not null numeric of
-    on or order outer over partition precision primary procedure rank_over real recursive references
-    regexp return returning rlike select separator set smallint some sounds sql_big_result
-    sql_small_result straight_join table then tinyint to trailing true union unique unsigned update use
-    using values varbinary varchar when where window with xor
+    all and as asc between bigint binary blob both by case cast char character check collate column
+    constraint cross decimal default desc distinct distinctrow div double else end except exists false
+    float for force foreign from fulltext group having ignore in index inner int integer intersect into
+    is join key lateral like limit mediumint natural not null numeric on or order outer partition
+    precision primary procedure real recursive references regexp returning rlike select separator set
+    smallint straight_join table then tinyint trailing true union unique unsigned update use using
+    values varbinary varchar when where with xor
 """)
 _SQLITE_SAFE = _set("""
     abs acos acosh asin asinh atan atan2 atanh avg bm25 ceil ceiling char coalesce concat concat_ws cos

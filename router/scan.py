@@ -38,6 +38,10 @@ _LOCKS = frozenset(("update", "share", "no", "key"))
 _SEQUENCE = frozenset(("nextval", "currval", "lastval"))
 # Names that look called, and what stands before them where they are not.
 _AFTER: Final[Mapping[str, frozenset[str]]] = {
+    "cube": frozenset(("by",)),
+    "rollup": frozenset(("by",)),
+    "any": frozenset(("=", "<>", "!=", "<", ">", "<=", ">=")),
+    "some": frozenset(("=", "<>", "!=", "<", ">", "<=", ">=")),
     "by": frozenset(("group", "order", "partition")),
     "sets": frozenset(("grouping",)),
     "varying": frozenset(("character", "char", "bit", "nchar")),
@@ -258,9 +262,12 @@ def _not_called(source: _Source, at: int, functions: Functions, *, word: str) ->
         return True
     if before in ("as", "into", "::"):  # an alias with columns, the columns to insert, a type
         return True
-    if before == ")":  # an alias with columns, OVER, FILTER; but DISTINCT ON (a) f(b) is a call
+    if (
+        before == ")"
+    ):  # an alias with columns, OVER, FILTER; but not in DISTINCT ON (a) f(b), a OPERATOR(+) f(b)
         opening = source.partners.get(at - 1, 0)
-        return not (source.at(opening - 1) == "on" and source.at(opening - 2) == "distinct")
+        distinct = source.at(opening - 1) == "on" and source.at(opening - 2) == "distinct"
+        return not distinct and source.at(opening - 1) != "operator"
     if word in _AFTER:
         return before in _AFTER[word]
     return word in _INFIX and _is_operand(source, at - 1, functions)

@@ -60,8 +60,8 @@ def _table(*rows: tuple[str, Verb]) -> dict[str, Verb]:
     return {word: verb for words, verb in rows for word in words.split()}
 
 
-# EXPLAIN can run what it explains (ANALYZE), except in SQLite. Text-level transaction control is discarded
-# because the pool would not know that a transaction is open; a text-level PREPARE because dropping it would
+# EXPLAIN can run what it explains (ANALYZE, also a verb of its own in MariaDB), except in SQLite. Text-level
+# transaction control is discarded because the pool would not know that a transaction is open; a text-level PREPARE because dropping it would
 # drop the driver's prepared statements too.
 VERBS: Final[Mapping[Dialect, Mapping[str, Verb]]] = {
     Dialect.POSTGRESQL: _table(
@@ -88,9 +88,9 @@ VERBS: Final[Mapping[Dialect, Mapping[str, Verb]]] = {
         ("handler", _SPOILING_ROWS),
         ("show", _SHOW),
         ("kill purge reset cache shutdown restart clone", _UPKEEP),
-        ("analyze check checksum optimize repair help", _UPKEEP_ROWS),
+        ("check checksum optimize repair help", _UPKEEP_ROWS),
         ("do binlog", _RUNS_CODE),
-        ("call explain describe desc", _RUNS_CODE_ROWS),
+        ("call explain analyze describe desc", _RUNS_CODE_ROWS),
     ),
     Dialect.SQLITE: _table(
         ("insert update delete replace", _WRITE),

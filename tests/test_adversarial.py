@@ -13,7 +13,7 @@ from tests.adversarial import CASES, STABLE, Case
 
 # Reads that only the server could tell from calls of an unknown function.
 FALSE_PRIMARIES = {
-    "SELECT highlight(docs, 0, '<b>', '</b>'), bm25(docs) FROM docs('word') AS d",  # a table named like a call
+    "SELECT highlight(docs, 0, '<b>', '</b>'), bm25(docs) FROM docs('word') AS d",  # a table, called
 }
 
 

@@ -14,14 +14,13 @@ from tests.servers import PostgresqlCluster
 
 DATABASE = "adversarial"
 # What a statement could have changed: every row of every table, sequences, roles' settings, objects.
-_PRIMARY_STATE = """
-    SELECT (SELECT md5(string_agg(x::text, '|' ORDER BY x.id)) FROM t x),
-           (SELECT md5(string_agg(x::text, '|' ORDER BY x.id)) FROM accounts x),
-           (SELECT md5(string_agg(x::text, '|' ORDER BY x.id)) FROM log x),
-           (SELECT last_value || '/' || is_called FROM s),
-           (SELECT last_value || '/' || is_called FROM log_id_seq),
-           (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_largeobject_metadata),
-           (SELECT count(*) FROM pg_replication_slots), (SELECT md5(string_agg(x::text, '|' ORDER BY x::text)) FROM pg_db_role_setting x)
+_ROWS = "(SELECT md5(string_agg(x::text, '|' ORDER BY x::text)) FROM {} x)"
+_PRIMARY_STATE = f"""
+    SELECT {_ROWS.format("t")}, {_ROWS.format("accounts")}, {_ROWS.format("log")},
+           (SELECT concat_ws('/', last_value, is_called) FROM s),
+           (SELECT concat_ws('/', last_value, is_called) FROM log_id_seq), {_ROWS.format("pg_db_role_setting")},
+           (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc),
+           (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_replication_slots)
 """
 # What it could have left on its connection to the standby.
 _STANDBY_STATE = """
@@ -64,6 +63,9 @@ async def refused_or_harmless(primary_dsn: str, standby_dsn: str) -> tuple[int, 
                 refused += 1
             after = await state_of(primary, _PRIMARY_STATE), await state_of(standby, _STANDBY_STATE)
             assert after == before, case.sql
+        await standby.fetch("SELECT locks(), set_config('work_mem', '9MB', false)")
+        left = await state_of(standby, _STANDBY_STATE)
+        assert left[:2] != before[1][:2], "the check does not notice what a statement leaves behind"
         return ran, refused
     finally:
         await primary.close()

@@ -31,7 +31,6 @@ class Limits:
     max: int = 10
     idle: float = 600.0
     lifetime: float = 1800.0
-    connect: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +111,17 @@ class Pool:
                 return found
         return last
 
-    async def acquire(self, binding: str | None, deadline: float, asked: float) -> Connection:
+    async def acquire(
+        self, binding: str | None, deadline: float, asked: float, connect: float
+    ) -> Connection:
         """Lend a connection: an idle one, a new one, or the next that comes free.
 
-        ``deadline`` is on the monotonic clock; ``asked`` is the caller's own timeout, for the message.
+        ``deadline`` is on the monotonic clock; ``asked`` is the caller's own timeout, for the message;
+        ``connect`` bounds the opening of a new connection, in seconds.
 
         Raises:
             PoolTimeout: none came free in time.
-            ConnectionFailed: a new one could not be established.
+            ConnectError: a new one could not be established.
             RouterClosed: the pool is closed.
         """
         while True:
@@ -127,7 +129,7 @@ class Pool:
             if not self._waiting and (connection := self.take(binding)) is not None:
                 return connection
             if self._size < self.limits.max:
-                return await self._open(deadline, asked)
+                return await self._open(deadline, asked, connect)
             turn = await self._wait(deadline, asked)
             if isinstance(turn, Connection):
                 return turn
@@ -166,11 +168,11 @@ class Pool:
             f"use, {status.waiting} waiting. Raise connections.max, or find who holds them for so long"
         )
 
-    async def _open(self, deadline: float, asked: float) -> Connection:
+    async def _open(self, deadline: float, asked: float, connect: float) -> Connection:
         """Open a connection in a slot of its own; give the slot up if that fails."""
         self._size += 1
         try:
-            connection, error = await self._connect(min(self.limits.connect, deadline - self._clock()))
+            connection, error = await self._connect(min(connect, deadline - self._clock()))
         except BaseException:
             self._free()
             raise
