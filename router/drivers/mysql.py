@@ -23,6 +23,10 @@ from router.tenants import Placement
 # MariaDB 10.2.4 know it. aiomysql has no method for it (MySQL internals manual, COM_RESET_CONNECTION).
 _COM_RESET_CONNECTION = 0x1F
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+# Modes under which "x" is a name, or a backslash in a string is itself; the last ones switch those on.
+_UNREADABLE = frozenset(
+    {"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "ORACLE", "MSSQL", "DB2", "POSTGRESQL", "MAXDB"}
+)
 _SENDABLE = frozenset(
     {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
     | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
@@ -118,6 +122,17 @@ class MysqlConnection(Connection):
             await self._raw._execute_command(_COM_RESET_CONNECTION, b"")
             await self._raw._read_ok_packet()
             await self._raw.set_charset(self._raw.charset)
+            await self._raw.query("SET SESSION autocommit = 1")
+        await self.set_up(timeout)
+
+    async def set_up(self, timeout: float) -> None:
+        """Set what a fresh session needs: strings as the lexer and the driver read them, and read-only."""
+        async with asyncio.timeout(timeout):
+            await self._raw.query("SELECT @@SESSION.sql_mode")
+            modes = str(self._raw._result.rows[0][0]).split(",")
+            if not _UNREADABLE.isdisjoint(modes):
+                kept = ",".join(mode for mode in modes if mode not in _UNREADABLE)
+                await self._raw.query(f"SET SESSION sql_mode = '{kept}'")
             if self._readonly:
                 await self._raw.query(_READ_ONLY)
 
@@ -191,13 +206,18 @@ class MysqlDriver(Driver):
             db=endpoint.database or None,
             autocommit=True,
             client_flag=CLIENT.FOUND_ROWS,
-            init_command=_READ_ONLY if endpoint.readonly else None,
             connect_timeout=timeout,
             ssl=endpoint.tls,
             program_name=endpoint.application,
             **options,
         )
-        return MysqlConnection(raw, endpoint.database, endpoint.readonly)
+        connection = MysqlConnection(raw, endpoint.database, endpoint.readonly)
+        try:
+            await connection.set_up(timeout)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def translate(self, exc: BaseException) -> RouterError:
         return translate(exc)

@@ -151,7 +151,8 @@ class PostgresqlDriver(Driver):
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         connect: Any = asyncpg.connect  # its stubs know neither record_class nor a TLS mode as text
-        settings = {"application_name": endpoint.application}
+        # the lexer reads a backslash in a plain string as itself
+        settings = {"application_name": endpoint.application, "standard_conforming_strings": "on"}
         if endpoint.readonly:
             settings["default_transaction_read_only"] = "on"
         node = endpoint.node

@@ -1,0 +1,70 @@
+"""From exceptions to one line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Concatenate, ParamSpec
+
+import typer
+
+from router.cli.screen import say
+from router.errors import CatalogError, ConfigurationError, MissingExtra, RouterError, UsageError
+
+P = ParamSpec("P")
+
+_USAGE = (UsageError, CatalogError, ConfigurationError, MissingExtra)
+
+
+class Code(IntEnum):
+    """Say what an exit code means; 70 is EX_SOFTWARE of sysexits.h, 130 is 128 + SIGINT."""
+
+    OK = 0
+    NO = 1
+    USAGE = 2
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+def guarded(
+    command: Callable[Concatenate[typer.Context, P], Code],
+) -> Callable[Concatenate[typer.Context, P], None]:
+    """Let ``command`` return its code, and turn whatever it raises into one line on stderr and a code.
+
+    ``ctx.obj`` is true if the user asked for tracebacks.
+    """
+
+    @functools.wraps(command)
+    def run(ctx: typer.Context, *args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(_code_of(ctx, lambda: command(ctx, *args, **kwargs)))
+
+    return run
+
+
+def _code_of(ctx: typer.Context, command: Callable[[], Code]) -> Code:
+    try:
+        return command()
+    except KeyboardInterrupt:
+        return Code.INTERRUPTED
+    except RouterError as error:
+        say(str(error), "red")
+        return Code.USAGE if isinstance(error, _USAGE) else Code.NO
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        raise  # typer's own business; it also ends quietly when the reader of a pipe has gone
+    except Exception as exc:  # noqa: BLE001 - the last place that can tell it in one line
+        _tell_internal(exc, debug=bool(ctx.obj))
+        return Code.INTERNAL
+
+
+def _tell_internal(exc: Exception, *, debug: bool) -> None:
+    """Tell where it happened; not the message, which is foreign and may hold a value."""
+    if debug:
+        say("".join(traceback.format_exception(exc)).rstrip())
+        return
+    frames = traceback.extract_tb(exc.__traceback__)
+    place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    hint = "Run it again as `router --debug ...` for the traceback"
+    say(f"internal error: {type(exc).__name__}{place}. {hint}", "red")
