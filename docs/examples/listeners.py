@@ -20,7 +20,9 @@ async def note_write(event: RequestFinished) -> None:
     """Note who wrote what; an async listener has a queue, and no request waits for it."""
     if event.kind in ("write", "ddl"):
         await asyncio.sleep(0)  # here the entry would be stored
-        audit.append(f"{event.context_id}: {event.tenant} on {event.node}: {event.sql} with {event.parameters}")
+        audit.append(
+            f"{event.context_id}: {event.tenant} on {event.node}: {event.sql} with {event.parameters}"
+        )
 
 
 def broken(event: TransactionCommitted) -> None:

@@ -22,7 +22,8 @@ async def main() -> None:
         async with Router.open(configuration(folder)) as router:
             for tenant in ("acme", "globex"):
                 await router.execute(
-                    "CREATE TABLE plans (id INTEGER PRIMARY KEY, name TEXT UNIQUE, seats INTEGER)", tenant=tenant
+                    "CREATE TABLE plans (id INTEGER PRIMARY KEY, name TEXT UNIQUE, seats INTEGER)",
+                    tenant=tenant,
                 )
             async with router.session("acme") as session:
                 made = await session.execute(
@@ -36,7 +37,9 @@ async def main() -> None:
                     await session.execute("INSERT INTO plans (name) VALUES ('team')")
                 except RouterError as error:
                     print("exists already:", is_unique_violation(error))
-            print("globex has", await router.fetch_value("SELECT count(*) FROM plans", tenant="globex"), "plans")
+            print(
+                "globex has", await router.fetch_value("SELECT count(*) FROM plans", tenant="globex"), "plans"
+            )
 
             for sql in ("SELECT * FROM plans", "DELETE FROM plans"):
                 route = router.explain(sql, tenant="acme")

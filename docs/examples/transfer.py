@@ -75,7 +75,7 @@ async def main() -> None:
             done, refused = outcomes.count("done"), outcomes.count("refused")
             total = await router.fetch_value("SELECT sum(cents) FROM accounts", tenant="acme")
             noted = await router.fetch_value("SELECT count(*) FROM transfers", tenant="acme")
-            print(f"{done + refused} transfers tried, {refused > 0 and 'some were' or 'none was'} refused")
+            print(f"{done + refused} of {len(outcomes)} transfers were made or refused")
             print(f"total {total} cents, books agree: {noted == done}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 import router
 from router.cli.guard import Code, guarded
-from router.cli.screen import console, write_json
+from router.cli.screen import console, printable, write_json
 from router.cli.views import counted, show_explanation, show_pings, show_problems
 from router.config import Config, json_schema, load
 from router.drivers.registry import engines
@@ -251,9 +250,12 @@ def demo(ctx: typer.Context, as_json: AsJson = False) -> Code:
     from router import demo as story
     from router.cli.stage import JsonTeller, Playbill
 
-    failed = asyncio.run(story.run(JsonTeller() if as_json else Playbill(console())))
+    screen = console()
+    failed = asyncio.run(story.run(JsonTeller() if as_json else Playbill(screen)))
     if as_json:
         write_json({"demo": "ok"} if failed is None else {"demo": "failed", "step": failed}, indent=None)
+    elif failed is None:
+        screen.print("\ndemo: ok", style="bold green")
     else:
-        sys.stdout.write("demo: ok\n" if failed is None else f"demo: failed (step {failed})\n")
+        screen.print(f"\ndemo: failed (step {printable(failed)})", style="bold red", soft_wrap=True)
     return Code.OK if failed is None else Code.NO

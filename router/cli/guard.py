@@ -7,7 +7,7 @@ import os
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Concatenate, ParamSpec
+from typing import ParamSpec
 
 import typer
 
@@ -29,22 +29,22 @@ class Code(IntEnum):
     INTERRUPTED = 130
 
 
-def guarded(
-    command: Callable[Concatenate[typer.Context, P], Code],
-) -> Callable[Concatenate[typer.Context, P], None]:
+def guarded(command: Callable[P, Code]) -> Callable[P, None]:
     """Let ``command`` return its code, and turn whatever it raises into one line on stderr and a code.
 
-    ``ctx.obj`` is true if the user asked for tracebacks.
+    typer passes all arguments by name; the context among them says in ``obj`` if tracebacks are wanted.
     """
 
     @functools.wraps(command)
-    def run(ctx: typer.Context, *args: P.args, **kwargs: P.kwargs) -> None:
-        raise typer.Exit(_code_of(ctx, lambda: command(ctx, *args, **kwargs)))
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        context = kwargs["ctx"]
+        debug = isinstance(context, typer.Context) and bool(context.obj)
+        raise typer.Exit(_code_of(lambda: command(*args, **kwargs), debug=debug))
 
     return run
 
 
-def _code_of(ctx: typer.Context, command: Callable[[], Code]) -> Code:
+def _code_of(command: Callable[[], Code], *, debug: bool) -> Code:
     try:
         return command()
     except KeyboardInterrupt:
@@ -54,8 +54,8 @@ def _code_of(ctx: typer.Context, command: Callable[[], Code]) -> Code:
         return Code.USAGE if isinstance(error, _USAGE) else Code.NO
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise  # typer's own business; it also ends quietly when the reader of a pipe has gone
-    except Exception as exc:  # noqa: BLE001 - the last place that can tell it in one line
-        _tell_internal(exc, debug=bool(ctx.obj))
+    except Exception as exc:  # the last place that can tell it in one line
+        _tell_internal(exc, debug=debug)
         return Code.INTERNAL
 
 

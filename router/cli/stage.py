@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rich.columns import Columns
+from collections.abc import Sequence
+
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -13,12 +14,15 @@ from router.cli.screen import ROLES, printable, table, write_json
 from router.demo import Told
 from router.events import RequestFailed, RetryScheduled
 from router.metrics import Summary
+from router.pools.pool import PoolStatus
+from router.reasons import Reason
 from router.router import Explanation, Status
 
 # Each row is printed when its request ends, so the widths are fixed before the first one is known.
 _WIDTHS = {"tenant": 7, "schema": 9, "statement": 0, "node": 8, "role": 7, "reason": 11, "rows": 4, "ms": 6}
 _RIGHT = frozenset({"rows", "ms"})
 _INDENT = 2
+_REASON = max(map(len, Reason))
 _NARROWEST, _WIDEST = 17, 76  # columns of the statement, which gets what the others leave
 
 
@@ -39,7 +43,7 @@ class Playbill:
         rule = Rule(heading, align="left", style="dim", characters="─" if self._unicode else "-")
         self._screen.print()
         self._screen.print(rule, width=self._width)
-        self._screen.print(Padding(Text(text, "italic"), (0, 0, 0, _INDENT)), width=self._width)
+        self._indented(Text(text, "italic"))
         self._headed = False
 
     def request(self, event: Told) -> None:
@@ -63,7 +67,7 @@ class Playbill:
             }
         )
         if isinstance(event, RequestFailed):
-            self._line("x", f"{event.error}: {event.message} ({event.code})", "red")
+            self._line("!", f"{event.error}: {event.message} ({event.code})", "red")
 
     def _row(self, cells: dict[str, Text]) -> None:
         line = Text(" " * _INDENT)
@@ -83,18 +87,13 @@ class Playbill:
         )
 
     def explained(self, sql: str, found: Explanation) -> None:
-        """Show where a statement would go, below itself."""
+        """Show where a statement would go, and why."""
         role = ROLES[found.role]
-        arrow = "→" if self._unicode else "->"
-        went = Text.assemble((f"{arrow} {found.role}", role), f"  {found.reason}")
-        line = Text(" " * _INDENT + sql)
-        room = self._width - line.cell_len
-        if room > went.cell_len + 1:
-            line.append(" " * 2 if room < 40 else " " * max(62 - line.cell_len, 2)).append_text(went)
-            self._screen.print(line, soft_wrap=True)
-        else:
-            self._screen.print(line, width=self._width)
-            self._screen.print(Padding(went, (0, 0, 0, 2 * _INDENT)))
+        grid = Table.grid(padding=(0, 1))
+        for width in (len("primary"), _REASON, None):
+            grid.add_column(width=width, overflow="fold")
+        grid.add_row(Text(found.role, role), Text(found.reason), Text(_one_line(sql)))
+        self._indented(grid)
 
     def note(self, text: str) -> None:
         """Show a remark."""
@@ -108,39 +107,52 @@ class Playbill:
 
     def _line(self, mark: str, text: str, style: str) -> None:
         """Print a marked line that wraps under its own text."""
-        shown = {"+": "✓", "x": "✗", "~": "↻", "*": "•"}[mark] if self._unicode else mark
+        shown = {"+": "✓", "x": "✗", "~": "↻", "*": "•", "!": "└"}[mark] if self._unicode else mark
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=1)
         grid.add_column(overflow="fold")
         grid.add_row(Text(shown, style), Text(printable(text), style))
-        self._screen.print(Padding(grid, (0, 0, 0, _INDENT)), width=self._width)
+        self._indented(grid)
 
     def summary(self, totals: Summary, status: Status) -> None:
-        """Show the totals as small tables, side by side where there is room."""
-        tables: list[RenderableType] = [
-            self._counts("requests by role", totals["requests"]),
-            self._counts("requests by reason", totals["reasons"]),
-            self._counts("outcomes", totals["outcomes"]),
-            self._counts("errors", totals["errors"]),
-            self._counts("retries after", totals["retries"]),
-            self._counts("transactions", totals["transactions"]),
-            self._counts("slow requests", {"over their threshold": totals["slow"]}),
-        ]
-        self._screen.print(Padding(Columns(tables, padding=(0, 3)), (0, 0, 0, _INDENT)), width=self._width)
-        pools = table(self._screen, "node", "database", "connections", "idle", "in use", title="pools")
-        for column in pools.columns[2:]:
-            column.justify = "right"
-        for pool in sorted(status.pools, key=lambda pool: (pool.database, pool.node)):
-            pools.add_row(pool.node, pool.database, str(pool.size), str(pool.idle), str(pool.in_use))
-        self._screen.print(Padding(pools, (0, 0, 0, _INDENT)), width=self._width)
+        """Show the totals, and which connections are open."""
+        counts: dict[str, dict[str, int]] = {
+            "requests": totals["requests"],
+            "reasons": totals["reasons"],
+            "outcomes": totals["outcomes"],
+            "errors": totals["errors"],
+            "retries": totals["retries"],
+            "transactions": totals["transactions"],
+            "slow": {"over the threshold": totals["slow"]},
+        }
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column()
+        for name, values in counts.items():
+            grid.add_row(name, _counts(values))
+        self._indented(grid)
+        self._indented(self._pools(status.pools))
 
-    def _counts(self, title: str, counts: dict[str, int]) -> Table:
-        made = table(self._screen, "", "", title=title)
-        made.show_header = False
-        made.columns[1].justify = "right"
-        for name, count in sorted(counts.items(), key=lambda each: -each[1]):
-            made.add_row(Text(name, ROLES.get(name, "")), str(count))
-        return made
+    def _pools(self, pools: Sequence[PoolStatus]) -> Table:
+        nodes = sorted({pool.node for pool in pools})
+        shown = table(self._screen, "open connections of", *(node.rpartition("/")[2] for node in nodes))
+        for column in shown.columns[1:]:
+            column.justify = "right"
+        sizes = {(pool.database, pool.node): str(pool.size) for pool in pools}
+        for database in sorted({pool.database for pool in pools}):
+            shown.add_row(database, *(sizes.get((database, node), "") for node in nodes))
+        return shown
+
+    def _indented(self, shown: RenderableType) -> None:
+        self._screen.print(Padding(shown, (0, 0, 0, _INDENT), expand=False), width=self._width)
+
+
+def _counts(values: dict[str, int]) -> Text:
+    """Return ``read 22   write 10``, the largest first."""
+    text = Text()
+    for name, count in sorted(values.items(), key=lambda each: -each[1]):
+        text.append("   " if text else "").append(name, ROLES.get(name, "")).append(f" {count}", "bold")
+    return text
 
 
 class JsonTeller:

@@ -122,6 +122,8 @@ class MysqlConnection(Connection):
             await self._raw._execute_command(_COM_RESET_CONNECTION, b"")
             await self._raw._read_ok_packet()
             await self._raw.set_charset(self._raw.charset)
+            # the reset went back to the server's default, which may be off: writes would not be committed
+            await self._raw.autocommit(True)
             await self._raw.query("SET SESSION autocommit = 1")
         await self.set_up(timeout)
 

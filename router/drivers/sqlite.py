@@ -87,6 +87,21 @@ def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object
     return changed
 
 
+class _Work:
+    """Call a function with arguments that aiosqlite's log must not show: it writes what it runs at DEBUG."""
+
+    __slots__ = ("_args", "_function", "_raw")
+
+    def __init__(self, function: Any, raw: sqlite3.Connection, args: tuple[Any, ...]) -> None:
+        self._function, self._raw, self._args = function, raw, args
+
+    def __call__(self) -> Any:
+        return self._function(self._raw, *self._args)
+
+    def __repr__(self) -> str:
+        return f"<{self._function.__name__}>"
+
+
 class SqliteConnection(Connection):
     """A connection of aiosqlite: a thread that owns one sqlite3 connection.
 
@@ -112,7 +127,7 @@ class SqliteConnection(Connection):
         try:
             async with asyncio.timeout(timeout):
                 execute: Any = self._raw._execute
-                return await execute(function, self._raw._conn, *args)
+                return await execute(_Work(function, self._raw._conn, args))
         except (TimeoutError, asyncio.CancelledError):
             # the thread runs on after a cancellation; the interrupt makes the statement stop and undo
             self._raw._conn.interrupt()

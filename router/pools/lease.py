@@ -94,7 +94,11 @@ class Lease:
         if connection.binding == binding:
             return
         connection.binding = "\0unknown"  # until the server has answered; matches no binding
-        await self.run("bind", self.pool.endpoint, binding, timeout)
+        try:
+            await self.run("bind", self.pool.endpoint, binding, timeout)
+        except RouterError as error:
+            error.sent = Sent.NO  # of the statement that the lease is for
+            raise
         connection.binding = binding
 
     async def begin(self, timeout: float = _CONTROL) -> None:

@@ -14,7 +14,7 @@ from router.queries import Queries
 SCHEMA = (
     "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT NOT NULL, stock INTEGER CHECK (stock >= 0))",
     "CREATE TABLE orders (id INTEGER PRIMARY KEY)",
-    "CREATE TABLE lines (order_id INTEGER REFERENCES orders, product INTEGER REFERENCES products, count INTEGER)",
+    "CREATE TABLE lines (order_id INTEGER REFERENCES orders, product INTEGER REFERENCES products, count)",
 )
 
 
