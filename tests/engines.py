@@ -328,10 +328,9 @@ def heard(router: Router) -> Recorder:
 
 @pytest.fixture
 async def items(engine: Engine, router: Router) -> str:
-    """Create a table of acme's and globex's with a name of its own: id, name (unique), amount."""
+    """Create a table of acme's with a name of its own: id, name (unique), amount."""
     name = engine.name()
-    for tenant in TENANTS:
-        await router.execute(
-            f"CREATE TABLE {name} (id {engine.key}, name VARCHAR(50) UNIQUE, amount INT)", tenant=tenant
-        )
+    await router.execute(
+        f"CREATE TABLE {name} (id {engine.key}, name VARCHAR(50) UNIQUE, amount INT)", tenant="acme"
+    )
     return name

@@ -10,7 +10,7 @@ import pytest
 
 from router import Router, errors
 from router.errors import RouterClosed, UniqueViolation
-from tests.engines import Engine, Recorder
+from tests.engines import POSTGRESQL, SERVED, Engine, Recorder
 
 
 @dataclasses.dataclass
@@ -266,13 +266,56 @@ async def test_reads_go_to_replicas_and_writes_to_the_primary(
     assert heard.route == ("replica", "read")
     assert heard.last.node is not None
     assert heard.last.node.name in engine.replicas
-    assert (
-        await router.fetch_all(f"SELECT name FROM {items} FOR UPDATE", tenant="acme")
-        if (engine.dialect != "sqlite")
-        else True
-    )
-    if engine.dialect != "sqlite":
-        assert heard.route == ("primary", "locking")
+
+
+@SERVED
+async def test_a_locking_read_goes_to_the_primary(router: Router, heard: Recorder, items: str) -> None:
+    """FOR UPDATE takes locks, so it is no read."""
+    assert await router.fetch_all(f"SELECT name FROM {items} FOR UPDATE", tenant="acme") == []
+    assert heard.route == ("primary", "locking")
+
+
+@POSTGRESQL
+async def test_functions_are_asked_of_the_catalog(
+    router: Router, engine: Engine, heard: Recorder, items: str
+) -> None:
+    """A volatile function makes a write of a SELECT, a stable one does not; a changed one is noticed."""
+    writes = f"INSERT INTO {items} (name) VALUES ('f') RETURNING id"
+    for name, kind, body in (("looks", "STABLE", "SELECT 7"), ("writes", "VOLATILE", writes)):
+        await router.execute(
+            f"CREATE FUNCTION {items}_{name}() RETURNS INT LANGUAGE sql {kind} AS $$ {body} $$", tenant="acme"
+        )
+    await engine.settle()
+    assert await router.fetch_value(f"SELECT {items}_looks()", tenant="acme") == 7
+    assert heard.route == ("replica", "read")
+    assert await router.fetch_value(f"SELECT {items}_writes()", tenant="acme") == 1
+    assert heard.route == ("primary", "volatile_function")
+    assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 1
+    await router.execute(f"ALTER FUNCTION {items}_looks() VOLATILE", tenant="acme")
+    assert await router.fetch_value(f"SELECT {items}_looks()", tenant="acme") == 7
+    assert heard.route == ("primary", "volatile_function")
+    await router.execute(f"ALTER FUNCTION {items}_looks() STABLE", tenant="acme")
+    await router.fetch_value(f"SELECT {items}_looks()", tenant="acme")
+    assert heard.route == ("replica", "read")
+
+
+@POSTGRESQL
+async def test_a_function_changed_behind_our_back_is_refused_by_the_replica(
+    router: Router, engine: Engine, heard: Recorder, items: str
+) -> None:
+    """A function that somebody else made a writing one fails on the replica and runs on the primary, once."""
+    create = f"CREATE OR REPLACE FUNCTION {items}_f() RETURNS INT LANGUAGE sql"
+    await router.execute(f"{create} STABLE AS $$ SELECT 1 $$", tenant="acme")
+    await engine.settle()
+    await router.fetch_value(f"SELECT {items}_f()", tenant="acme")
+    assert heard.route == ("replica", "read")
+    async with engine.open() as other:
+        body = f"INSERT INTO {items} (name) VALUES ('f') RETURNING 2"
+        await other.execute(f"{create} VOLATILE AS $$ {body} $$", tenant="acme")
+    await engine.settle()
+    assert await router.fetch_value(f"SELECT {items}_f()", tenant="acme") == 2
+    assert (heard.route, heard.last.attempts) == (("primary", "refused_by_replica"), 2)
+    assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 1
 
 
 async def test_a_session_reads_from_one_replica(router: Router, engine: Engine, heard: Recorder) -> None:
