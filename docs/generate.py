@@ -18,11 +18,12 @@ from typing import Any
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 
-from router import errors, events, reasons
+from router import errors, events, reasons, retries
 from router.config.models import RouterFile, Section, TenantFile
 from router.config.units import DURATION_PATTERN
 from router.dispatcher import Dispatcher
 from router.metrics import Metrics
+from router.retries import Verdict, judge, judge_transaction
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
@@ -103,6 +104,63 @@ def predicate_table() -> str:
     return table(
         ("predicate", "meaning"), ((f"`{name}(exc)`", first_sentence(value)) for name, value in found)
     )
+
+
+# --- retries ---------------------------------------------------------------------------------------------
+
+_VERDICTS = {
+    Verdict.RAISE: "raised",
+    Verdict.AGAIN: "again",
+    Verdict.ELSEWHERE: "another node",
+    Verdict.PRIMARY: "the primary",
+}
+
+
+def _failures() -> Iterator[tuple[str, list[errors.RouterError]]]:
+    for text, names, sent in words.FAILURES:
+        made = [getattr(errors, name)("", sent=errors.Sent(sent) if sent else None) for name in names]
+        yield f"{text}: {', '.join(f'`{name}`' for name in names)}", made
+
+
+def _same(answers: Iterable[str]) -> str:
+    (answer,) = set(answers)  # one row says one thing: classes that differ need rows of their own
+    return answer
+
+
+def _write_fails(error: errors.RouterError) -> str:
+    """Say what becomes of a write, as ``Executor`` does: a write without an answer is raised as such."""
+    if retries.outcome_unknown(error):
+        error = errors.CommitOutcomeUnknown("")
+        return f"{_VERDICTS[judge(error, idempotent=False, on_replica=False)]} as `CommitOutcomeUnknown`"
+    return _VERDICTS[judge(error, idempotent=False, on_replica=False)]
+
+
+def statement_retry_table() -> str:
+    """Return what follows the failure of one statement outside of a transaction."""
+    return table(
+        ("failure", "read on a replica", "read on the primary", "write"),
+        (
+            (
+                text,
+                _same(_VERDICTS[judge(error, idempotent=True, on_replica=True)] for error in made),
+                _same(_VERDICTS[judge(error, idempotent=True, on_replica=False)] for error in made),
+                _same(_write_fails(error) for error in made),
+            )
+            for text, made in _failures()
+        ),
+    )
+
+
+def transaction_retry_table() -> str:
+    """Return which failures let ``session.run`` run its function again."""
+    unknown = errors.CommitOutcomeUnknown("")
+    rows = [
+        (text, _same("yes" if judge_transaction(error, commit_sent=False) else "no" for error in made))
+        for text, made in _failures()
+    ]
+    again = "yes" if judge_transaction(unknown, commit_sent=True) else "no"
+    rows.append(("the commit was sent and got no answer: `CommitOutcomeUnknown`", again))
+    return table(("failure", "run again?"), rows)
 
 
 # --- events and metrics ----------------------------------------------------------------------------------
@@ -260,6 +318,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "reasons": reason_table,
     "errors": error_table,
     "predicates": predicate_table,
+    "retries": statement_retry_table,
+    "transactions": transaction_retry_table,
     "events": event_tables,
     "metrics": metric_table,
     "router_file": lambda: key_tables(RouterFile),

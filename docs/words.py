@@ -44,6 +44,24 @@ ERRORS = {
     "ServerError": "Look into the server's log.",
 }
 
+# What can fail: in words, the classes that this means, and ``sent`` where it is not that of the class.
+FAILURES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("no connection", ("ConnectError", "TooManyConnections"), None),
+    ("wrong user or password", ("AuthenticationFailed",), None),
+    ("no such database or schema", ("DatabaseNotFound",), None),
+    ("no connection came free in time", ("PoolTimeout",), None),
+    ("connection lost, nothing sent", ("ConnectionLost",), "no"),
+    ("connection lost, no answer", ("ConnectionLost",), "unknown"),
+    ("no answer in time", ("StatementTimeout",), "unknown"),
+    ("stopped by the server's own limit", ("StatementTimeout",), "answered"),
+    ("conflict", ("Deadlock", "SerializationFailure", "LockTimeout"), None),
+    ("cancelled by somebody else", ("StatementCancelled",), None),
+    ("a write on a read-only node", ("ReadOnlyViolation",), None),
+    ("a prepared statement is out of date", ("StaleStatement",), None),
+    ("trouble of the server", ("ServerError",), None),
+    ("a refusal", ("IntegrityError", "DataError", "InvalidStatement", "PermissionDenied"), None),
+)
+
 SECTIONS = {
     "RouterFile": "router.yaml",
     "ClusterConfig": "clusters.NAME",

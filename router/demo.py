@@ -296,10 +296,11 @@ async def _busy(stage: Stage) -> None:
 
 async def _slow(stage: Stage) -> None:
     made = await stage.router.fetch_value(COUNT_UP, {"last": LAST}, tenant="initech")
-    first, *_ = stage.router.slowlog.entries()
-    stage.teller.note(f"slow-query log: {first.maximum * 1e3:.1f} ms on {first.last_node}")
-    fits = (first.sql, first.count, first.last_tenant) == (COUNT_UP, 1, "initech")
-    stage.expect("the query was reported, over this tenant's own threshold of 5 ms", made == LAST and fits)
+    found = [entry for entry in stage.router.slowlog.entries() if entry.sql == COUNT_UP]
+    for entry in found:
+        stage.teller.note(f"slow-query log: {entry.maximum * 1e3:.1f} ms on {entry.last_node}")
+    fits = made == LAST and [entry.last_tenant for entry in found] == ["initech"]
+    stage.expect("the query was reported, over this tenant's own threshold of 5 ms", fits)
 
 
 async def _explain(stage: Stage) -> None:

@@ -36,6 +36,8 @@ from router.statements import Kind, Statement
 from router.tenants import Catalog
 from router.topology import Node, Role
 
+#: What no declaration makes a read: the session must see its effect, and it is never repeated unasked.
+_CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUSED_BY_REPLICA})
 _TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
 
 
@@ -76,8 +78,10 @@ class Request:
 
     @property
     def read(self) -> bool:
-        """Tell whether the statement is a read, by proof or by declaration."""
-        return self.verdict is Reason.READ or self.intent is Intent.READONLY
+        """Tell whether the statement is a read, by proof or by a declaration that is not plainly wrong."""
+        if self.verdict is Reason.READ:
+            return True
+        return self.intent is Intent.READONLY and self.verdict not in _CHANGES
 
     @property
     def repeatable(self) -> bool:
@@ -257,7 +261,7 @@ class Executor:
         statement = request.statement
         limit = request.deadline - now
         most = request.target.placement.settings.statement_timeout
-        if request.work is not None or limit <= 0:
+        if request.work is not None or limit <= 0 or request.verb == "execute_raw":
             lease = Lease(pool, connection)
             try:
                 return await self._send(lease, request, now)
@@ -419,6 +423,7 @@ class Executor:
         snapshot = request.target.backend.health.snapshot()
         if verdict is Verdict.PRIMARY:
             request.target.backend.remember_refused(request.statement)
+            request.verdict = Reason.REFUSED_BY_REPLICA  # a write after all: never repeat it unasked
             return to_primary(snapshot, Reason.REFUSED_BY_REPLICA)
         if request.role is Role.PRIMARY:
             return to_primary(snapshot, request.reason)

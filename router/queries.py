@@ -44,7 +44,18 @@ def options(
     if readonly and primary:
         raise UsageError("readonly=True and primary=True contradict each other. Give one of them")
     intent = Intent.READONLY if readonly else Intent.PRIMARY if primary else Intent.AUTO
-    return Options(intent, None if consistency is None else level(consistency), timeout, idempotent)
+    asked = None if consistency is None else level(consistency)
+    return Options(intent, asked, seconds(timeout), idempotent)
+
+
+def seconds(timeout: float | None) -> float | None:
+    """Return a timeout as it was given; one that leaves no time is a mistake, not "no limit"."""
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise UsageError(
+            f"timeout is {timeout!r}, but must be a number of seconds above 0. Leave it out to use the "
+            "tenant's own setting"
+        )
+    return timeout
 
 
 def level(name: Consistency | str) -> Consistency:

@@ -69,7 +69,7 @@ def decide(
     """
     if intent is Intent.PRIMARY:
         return to_primary(snapshot, Reason.DECLARED_PRIMARY)
-    if intent is Intent.READONLY:
+    if intent is Intent.READONLY and verdict is not Reason.REFUSED_BY_REPLICA:
         verdict = Reason.DECLARED_READ if verdict is not Reason.READ else verdict
     elif verdict is not Reason.READ:
         return to_primary(snapshot, verdict)

@@ -14,7 +14,7 @@ from router.consistency import Consistency
 from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
 from router.execution import Affinity, Executor, Request
 from router.pools.lease import Lease
-from router.queries import Options, Params, PreparedStatement, Queries, level
+from router.queries import Options, Params, PreparedStatement, Queries, level, seconds
 from router.requests import request_for
 from router.retries import Verdict
 from router.rows import Row
@@ -52,7 +52,7 @@ class Session(Affinity, Queries):
         self._consistency = (
             target.placement.settings.consistency if consistency is None else level(consistency)
         )
-        self._timeout = timeout
+        self._timeout = seconds(timeout)
         self._context_id = context_id
         self.wrote = False
         self.replica = None
@@ -141,7 +141,7 @@ class Session(Affinity, Queries):
         self._check_open()
         open_ = self._current()
         if open_ is None:
-            request = self._request("stream", sql, params, Options(timeout=timeout))
+            request = self._request("stream", sql, params, Options(timeout=seconds(timeout)))
             proven = readonly or self._executor.verdict(request.statement, self._target) == "read"
             # not the session's own transaction: the loop's body may write through the session
             async with Transaction(self._unit(proven, None, timeout)) as own:
@@ -184,7 +184,7 @@ class Session(Affinity, Queries):
             self._consistency,
             readonly,
             isolation,
-            timeout or self._timeout,
+            seconds(timeout) or self._timeout,
             self._context_id,
         )
 

@@ -292,6 +292,16 @@ def make(name: str, folder: Path, request: pytest.FixtureRequest) -> Engine:
     return made
 
 
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these engines only, for what the others do not have."""
+    return pytest.mark.parametrize("engine", names, indirect=True, scope="module")
+
+
+#: The engines behind a server.
+SERVED = only(*_SERVERS)
+POSTGRESQL = only("postgresql", "postgresql-schema")
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Give each engine in turn, with the places of acme and globex created; shared by a module."""

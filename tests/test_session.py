@@ -329,7 +329,7 @@ async def test_declared_intent_wins(router: Router, engine: Engine, heard: Recor
         "sqlite": "SELECT nope_fn()",
     }
     for given in ({}, {"readonly": True}):
-        with pytest.raises(errors.InvalidStatement):
+        with pytest.raises((errors.InvalidStatement, errors.PermissionDenied)):
             await router.fetch_all(unproven[engine.dialect], tenant="acme", **given)
     refused = heard.requests[-2:]
     assert [(event.role.value, event.reason.value) for event in refused] == [

@@ -37,8 +37,7 @@ def guarded(command: Callable[P, Code]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        context = kwargs["ctx"]
-        debug = isinstance(context, typer.Context) and bool(context.obj)
+        debug = bool(getattr(kwargs["ctx"], "obj", False))
         raise typer.Exit(_code_of(lambda: command(*args, **kwargs), debug=debug))
 
     return run

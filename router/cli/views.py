@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -59,7 +58,7 @@ def show_explanation(screen: Console, found: Explanation) -> None:
     )
     for name, value in rows:
         grid.add_row(name, value)
-    screen.print(Padding(grid, (0, 0)))
+    screen.print(grid)
 
 
 def show_pings(screen: Console, pings: Sequence[Ping]) -> None:

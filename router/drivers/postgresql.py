@@ -9,7 +9,7 @@ import asyncpg
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.postgresql_errors import translate
-from router.errors import DatabaseNotFound, RouterError
+from router.errors import DatabaseNotFound, RouterError, TransactionAborted
 from router.identifiers import quote
 from router.rows import Column, Result, Row
 from router.statements import Dialect, Statement
@@ -145,6 +145,14 @@ class PostgresqlConnection(Connection):
 
     async def control(self, text: str, timeout: float) -> None:
         await self._raw.execute(text, timeout=timeout)
+
+    async def commit(self, timeout: float) -> None:
+        # a transaction that an error has aborted answers COMMIT with ROLLBACK, and with no error
+        if await self._raw.execute("COMMIT", timeout=timeout) == "ROLLBACK":
+            raise TransactionAborted(
+                "the commit was answered with a rollback, since a statement of the transaction had failed. "
+                "Put a statement that may fail inside of savepoint()"
+            )
 
     async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
         if binding is None:

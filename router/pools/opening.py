@@ -35,7 +35,7 @@ class Opener:
             self._under_way.discard(task)
         if not task.done():
             self._abandon(task)
-            return self._error(ConnectError(f"no answer within {timeout:g} s"))
+            return self._error(ConnectError(f"no answer within {timeout:.3g} s"))
         if task.cancelled():
             return RouterClosed(f"the pool of {self._endpoint.node.label} was closed. Open a new router")
         exc = task.exception()
@@ -69,7 +69,7 @@ class Opener:
 
 def _as_connect_error(error: RouterError, timeout: float) -> RouterError:
     if isinstance(error, StatementTimeout):
-        return ConnectError(f"no answer within {timeout:g} s", cause=error.cause)
+        return ConnectError(f"no answer within {timeout:.3g} s", cause=error.cause)
     if isinstance(error, ConnectionLost):
         return ConnectError(error.message, code=error.code, cause=error.cause)
     return error

@@ -171,7 +171,7 @@ class Pool:
     def _timeout(self, asked: float) -> PoolTimeout:
         node, most = self.endpoint.node, self.limits.max
         return PoolTimeout(
-            f"no connection to {node.label} came free within {asked:g} s: {self._size - len(self._idle)} of "
+            f"no connection to {node.label} came free within {asked:.3g} s: {self._size - len(self._idle)} of "
             f"{most} in use, {len(self._waiting)} waiting. Raise connections.max, or find who holds them for "
             "so long"
         ).at(cluster=node.cluster, node=node.name)
@@ -181,7 +181,7 @@ class Pool:
         left = deadline - self._clock()
         if left <= 0:
             self._free()
-            raise PoolTimeout(f"no time was left of {asked:g} s to open a connection")
+            raise PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
         connection = await self._connect(min(connect, left))
         self._used.add(connection)
         return connection

@@ -51,8 +51,13 @@ class Orders(Protocol):
 class UnitOfWork(Protocol):
     """Hold the repositories that share one transaction."""
 
-    products: Products
-    orders: Orders
+    @property
+    def products(self) -> Products:
+        """Return the products, in this transaction."""
+
+    @property
+    def orders(self) -> Orders:
+        """Return the orders, in this transaction."""
 
 
 class Store(Protocol):
