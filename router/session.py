@@ -28,13 +28,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Session(Queries):
+class Session(Affinity, Queries):
     """Run a tenant's statements; make one for each request of the application, in the task that uses it.
 
     Outside of a transaction each statement commits by itself. Reads go to one replica, until the session
     writes: from then on it reads where its writes are seen. Inside of ``begin()`` or ``transaction()`` the
     session's own methods run in the transaction.
     """
+
+    __slots__ = ("_closed", "_consistency", "_context_id", "_executor", "_target", "_timeout", "_transaction")
 
     def __init__(
         self,
@@ -52,7 +54,8 @@ class Session(Queries):
         )
         self._timeout = seconds(timeout)
         self._context_id = context_id
-        self._affinity = Affinity()
+        self.wrote = False
+        self.replica = None
         self._transaction: Transaction | None = None
         self._closed = False
 
@@ -112,7 +115,7 @@ class Session(Queries):
 
     def _request(self, verb: str, sql: Any, params: Any, given: Options) -> Request:
         executor, target = self._executor, self._target
-        request = request_for(executor, target, self._affinity, verb, sql, params)
+        request = request_for(executor, target, self, verb, sql, params)
         settings = target.placement.settings
         limit = given.timeout or self._timeout or settings.acquire_timeout + settings.statement_timeout
         request.deadline += limit
@@ -177,7 +180,7 @@ class Session(Queries):
         return Unit(
             self._executor,
             self._target,
-            self._affinity,
+            self,
             self._consistency,
             readonly,
             isolation,

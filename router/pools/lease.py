@@ -101,14 +101,13 @@ class Lease:
 
     def judge(self, exc: BaseException) -> RouterError:
         """Translate a driver's exception, and note whether the connection can still be trusted."""
-        error = self.pool.driver.translate(exc)
-        if error.sent is Sent.UNKNOWN or isinstance(error, ConnectionLost) or self.connection.closed:
+        error, broken = judge(self.pool, self.connection, exc)
+        if broken:
             self.broken = "broken"
         connection = self.connection
         if connection.in_transaction and (self.broken == "broken" or not connection.survives(error)):
             self.over = True
-        node = self.pool.endpoint.node
-        return error.at(cluster=node.cluster, node=node.name)
+        return error
 
     async def bind(self, binding: str | None, timeout: float) -> None:
         """Set the connection to a tenant's place, if it is not set so already."""
@@ -177,3 +176,11 @@ class Lease:
             self.pool.discard(self.connection, self.broken)
         else:
             self.pool.give(self.connection)
+
+
+def judge(pool: Pool, connection: Connection, exc: BaseException) -> tuple[RouterError, bool]:
+    """Return our error for a driver's exception, and whether the connection must not be used again."""
+    error = pool.driver.translate(exc)
+    broken = error.sent is Sent.UNKNOWN or isinstance(error, ConnectionLost) or connection.closed
+    node = pool.endpoint.node
+    return error.at(cluster=node.cluster, node=node.name), broken

@@ -92,7 +92,7 @@ class Pool:
 
     # --- lending -----------------------------------------------------------------------------------------
 
-    def take(self, binding: str | None) -> Connection | None:
+    def take(self, binding: str | None, now: float) -> Connection | None:
         """Lend an idle connection at once, one with this binding if there is any; else return ``None``."""
         idle = self._idle
         while idle:
@@ -101,7 +101,7 @@ class Pool:
                 connection = self._prefer(binding, connection)
             if connection.closed:
                 self._forget(connection, "broken")
-            elif connection.expires_at <= self._clock():
+            elif connection.expires_at <= now:
                 self._retire(connection, "lifetime")
             else:
                 self._used.add(connection)
@@ -130,7 +130,7 @@ class Pool:
         """
         if self.closed:
             raise self._closed_error()
-        connection = self.take(binding)
+        connection = self.take(binding, self._clock())
         if connection is not None:
             return connection
         if self._size < self.limits.max:
