@@ -43,15 +43,15 @@ class InvalidName(ValueError):
         self.remedy = remedy
 
 
-def shown(text: object) -> str:
+def shown(text: str) -> str:
     """Return ``text`` for a message: quoted, control and non-ASCII characters escaped, cut to 80."""
-    if not isinstance(text, str):
-        return f"a {type(text).__name__}"
     return ascii(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!a}... ({len(text)} characters)"
 
 
 def _matched(pattern: re.Pattern[str], text: object, what: str, rule: str) -> str:
-    if not isinstance(text, str) or pattern.fullmatch(text) is None:
+    if not isinstance(text, str):
+        raise InvalidName(f"must be text, not {type(text).__name__}, to be a {what}", rule)
+    if pattern.fullmatch(text) is None:
         raise InvalidName(f"{shown(text)} is not a valid {what}", rule)
     return text
 

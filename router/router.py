@@ -23,9 +23,8 @@ from router.execution import Affinity, Executor, Request
 from router.metrics import Metrics
 from router.pools.pool import PoolStatus
 from router.pools.registry import Pools
-from router.queries import Params, level, seconds
+from router.queries import Params, options, seconds
 from router.reasons import Reason
-from router.routing import Intent
 from router.rows import Result, Row
 from router.session import Session
 from router.slowlog import SlowLog
@@ -272,9 +271,9 @@ class Router:
         target = executor.target(tenant, schema)
         placement = target.placement
         statement = target.backend.statements.of(sql)
-        intent = Intent.READONLY if readonly else Intent.PRIMARY if primary else Intent.AUTO
-        request = Request(target, Affinity(), "fetch_all", statement, (), 0.0, intent)
-        request.consistency = placement.settings.consistency if consistency is None else level(consistency)
+        given = options(readonly=readonly, primary=primary, consistency=consistency)
+        request = Request(target, Affinity(), "fetch_all", statement, (), 0.0, given.intent)
+        request.consistency = given.consistency or placement.settings.consistency
         verdict = executor.verdict(statement, target)
         if verdict is None:
             verdict = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ

@@ -131,6 +131,8 @@ class ScriptedConnection(Connection):
             if text:
                 self.server.executed.append((node, text))
 
+        if self.closed:
+            raise ConnectionResetError("this end is closed")
         async with asyncio.timeout(timeout):
             await self.server.meet(verb, node, effect, self.terminate)
 

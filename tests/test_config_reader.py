@@ -19,26 +19,26 @@ def told(text: str) -> list[tuple[int, int, str]]:
 def test_plain_data_with_places():
     """Values are typed by YAML 1.2's core rules; every key and value has its line and column from 1."""
     document = read_string(
-        "a: 1\nb:\n  - x: 'no'\n    y: [true, null, 1.5, -3, 2e3]\nc: plain text # remark\n", "x"
+        "a: 1\nb:\n  - x: 'no'\n    z: [true, null, 1.5, -3, 2e3]\nc: plain text # remark\n", "x"
     )
     assert document.problems == []
     assert document.data == {
         "a": 1,
-        "b": [{"x": "no", "y": [True, None, 1.5, -3, 2000.0]}],
+        "b": [{"x": "no", "z": [True, None, 1.5, -3, 2000.0]}],
         "c": "plain text",
     }
     assert document.places["b", 0, "x"] == (3, 8, 3, 5)
-    assert document.places["b", 0, "y", 2] == (4, 20, 4, 20)
+    assert document.places["b", 0, "z", 2] == (4, 21, 4, 21)
     assert document.places["c",] == (5, 4, 5, 1)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["no", "No", "NO", "yes", "on", "off", "OFF", "y", "N", "22:22", "1:2:3", "012", "-012", "0o12", "0x1F", "0b1",
-     "1_000", "2024-01-01", "2024-01-01 10:00:00", ".inf", "-.INF", ".nan", "1e999", "9" * 30, "1__0.5"],
+    ["no", "No", "NO", "yes", "on", "off", "OFF", "y", "N", "22:22", "1:2:3", "012", "-012", "0o12", "0x1F",
+     "0b1", "1_000", "2024-01-01", "2024-01-01 10:00:00", ".inf", "-.INF", ".nan", "1e999", "9" * 30, "1__0.5"],
 )  # fmt: skip
 def test_surprises_are_refused_where_they_stand(text):
-    """Plain text that YAML versions read differently is refused as value, key and list item; quoted it is text."""
+    """Plain text that YAML versions read differently is refused as value, key and item; quoted it is text."""
     assert [place[:2] for place in told(f"a: {text}\n")] == [(1, 4)]
     assert [place[:2] for place in told(f"a:\n  {text}: b\n")] == [(2, 3)]
     assert [place[:2] for place in told(f"a: [{text}]\n")] == [(1, 5)]
@@ -46,7 +46,7 @@ def test_surprises_are_refused_where_they_stand(text):
 
 
 def test_the_remedy_for_no_says_how_to_quote_it():
-    """The classic country code is answered with its quoted form; a number is not repeated, it may be a password."""
+    """The classic country code is answered in its quoted form; a number is not: it may be a password."""
     (problem,) = read_string("tenant: no\n", "x").problems
     assert '"no"' in problem.remedy
     (problem,) = read_string("password: 012345\n", "x").problems
@@ -171,8 +171,7 @@ def test_a_byte_order_mark_is_dropped(tmp_path):
 
 
 TOKENS = st.sampled_from(
-    list("abz019:-?,[]{}&*!|>'\"%@`#~<= \n.")
-    + ["\n  ", ": ", "- ", "no", "<<", "---", "...", "null", "\t", "é"]
+    [*"abz019:-?,[]{}&*!|>'\"%@`#~<= \n.", "\n  ", ": ", "- ", "no", "<<", "---", "...", "null", "\t", "é"]
 )
 
 

@@ -32,8 +32,8 @@ def test_a_secret_is_masked_everywhere():
     """str, repr, format, pydantic's dumps and errors show ***; only reveal() gives the text."""
     secret = Secret(CANARY)
     holder = Holder(secret=secret, reference=CANARY)
-    everything = [shows(secret), f"{secret:>40}", format(secret), repr([secret]), repr(holder), holder.model_dump_json(),
-                  json.dumps(holder.model_dump(mode="json")), str(vars(holder))]  # fmt: skip
+    everything = [shows(secret), f"{secret:>40}", format(secret), repr([secret]), repr(holder)]
+    everything += [holder.model_dump_json(), json.dumps(holder.model_dump(mode="json")), str(vars(holder))]
     assert CANARY not in "".join(everything) and secret.reveal() == CANARY
     assert json.loads(holder.model_dump_json()) == {"secret": "***", "reference": "***"}
     assert not hasattr(secret, "__dict__")
@@ -107,8 +107,11 @@ def test_only_one_newline_is_taken_from_a_file(tmp_path):
     assert SecretReference.parse("${file:pw}", tmp_path).resolve().reveal() == "a\r\n"
 
 
-@pytest.mark.parametrize("text", ["${", "${}", "${NAME}", "${env:}", "${env:1x}", "${env:a b}", "${file:}", "${vault:x}",
-                                  "${env:A", "${env:${env:B}}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["${", "${}", "${NAME}", "${env:}", "${env:1x}", "${env:a b}", "${file:}", "${vault:x}", "${env:A",
+     "${env:${env:B}}"],
+)  # fmt: skip
 def test_unknown_references_are_refused(text):
     """What looks like a reference but is none is refused, and its text is not repeated."""
     with pytest.raises(Flaw) as caught:

@@ -411,6 +411,20 @@ async def test_a_write_whose_connection_is_killed_is_never_repeated(
 
 
 @SERVED
+async def test_a_write_declared_as_read_is_not_repeated_either(
+    router: Router, engine: Engine, heard: Recorder, items: str
+) -> None:
+    """A declaration that is plainly wrong does not make a write safe to repeat."""
+    marker = f"kill_{secrets.token_hex(3)}"
+    sql = f"INSERT INTO {items} (amount) SELECT z.{marker} FROM ({slow(engine, marker, 0.7)}) AS z"
+    killer = asyncio.create_task(kill_once(engine, [engine.server.primary], marker))
+    with pytest.raises(errors.CommitOutcomeUnknown):
+        await router.execute(sql, tenant="acme", timeout=20, readonly=True, consistency="strong")
+    await killer
+    assert (heard.last.attempts, heard.of(RetryScheduled)) == (1, [])
+
+
+@SERVED
 async def test_a_transaction_whose_connection_is_killed_can_be_run_again(
     router: Router, engine: Engine, heard: Recorder, items: str
 ) -> None:

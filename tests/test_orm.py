@@ -373,6 +373,10 @@ async def test_an_enum_of_the_same_name_in_each_schema(engine: Engine) -> None:
                     )
                     assert seen is not None
                     assert tuple(seen) == ("blue", str(schema))
+                    # in a transaction a stale prepared statement cannot be prepared anew: it would abort it
+                    async with session.transaction() as tx:
+                        again = await tx.fetch_value(f"SELECT color FROM {name} WHERE id = 1")
+                    assert again == "blue"
                     prepared = await session.execute(f"SELECT color, place FROM {name}", primary=True)
                     assert prepared.rows[0].place == str(schema)
                     stored = await session.fetch_value(

@@ -13,9 +13,6 @@ from router.events import ConnectionClosed, ConnectionOpened
 from tests.doubles import Server, config, opened
 from tests.engines import Engine, Recorder
 
-SERVED = ("postgresql", "mariadb")
-
-
 # --- life ------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +120,6 @@ async def test_the_one_shot_forms_do_what_a_session_does(router: Router, items: 
     row = await router.fetch_one(f"{sql} LIMIT 1", tenant="acme", primary=True)
     assert row is not None and row.name == "a"
     assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 4
-    assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="globex", primary=True) == 0
 
 
 async def test_the_one_shot_stream(engine: Engine, router: Router, items: str) -> None:

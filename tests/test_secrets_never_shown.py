@@ -10,7 +10,9 @@ import gc
 import json
 import logging
 import pickle
+import sys
 import traceback
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -401,6 +403,34 @@ def test_a_refused_configuration_shows_no_password(haul: Haul) -> None:
         with pytest.raises(errors.ConfigurationError) as caught:
             parse(data)
         haul.caught(str(list(section)), caught.value)
+
+
+@on("postgresql")
+async def test_the_command_shows_no_password(engine: Engine, haul: Haul, tmp_path: Path) -> None:
+    """check, explain and ping, as tables and as JSON, with a password that is refused: it is not printed."""
+    server = engine.server.primary
+    tenant = json.dumps({"tenant": "acme", "cluster": "main", **engine.tenant("acme")})
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "acme.yaml").write_text(tenant)
+    node = {"host": server.host, "port": server.port, "username": "router_app", "password": f"{CANARY}-x"}
+    text = json.dumps({"version": 1, "clusters": {"main": {"engine": "postgresql", "primary": node}}})
+    (tmp_path / "router.yaml").write_text(text)
+    folder = ("--config", str(tmp_path))
+
+    async def run(*arguments: str) -> None:
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "router", *arguments, stdout=PIPE, stderr=STDOUT
+        )
+        printed = (await command.communicate())[0].decode()
+        assert printed.strip() and "Traceback" not in printed, printed
+        haul.texts.append((f"output of {arguments[0]}", printed))
+
+    await asyncio.gather(
+        run("check", str(tmp_path)),
+        run("ping", *folder, "--json"),
+        run("ping", *folder),
+        run("explain", *folder, "--tenant", "acme", "SELECT 1"),
+    )
 
 
 async def test_no_step_of_a_request_shows_the_password(server: Server, haul: Haul) -> None:

@@ -57,7 +57,7 @@ def test_a_physical_name_is_no_logical_one(catalog: Catalog) -> None:
 
 def test_a_schema_of_another_tenant_is_unknown(catalog: Catalog) -> None:
     """Schemas belong to a tenant; having none is said as such."""
-    with pytest.raises(UnknownSchema, match="it has: none. Add it under schemas:") as caught:
+    with pytest.raises(UnknownSchema, match=r"it has: none\. Add it under schemas:") as caught:
         catalog.lookup("globex", "analytics")
     assert caught.value.tenant == "globex"
 

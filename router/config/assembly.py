@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -14,12 +15,12 @@ from router.config import clusters, places
 from router.config.models import ClusterConfig, RouterFile, Section, SettingsConfig, TenantFile
 from router.config.problems import Found, Loc, Report, dig
 from router.config.references import expand
+from router.config.salvage import Salvaged, salvage
 from router.config.values import NO_SCHEMAS, Config, Settings, TenantConfig, settle
 from router.errors import Problem
 from router.identifiers import shown
 
 _SETTINGS = frozenset(SettingsConfig.model_fields)
-_SALVAGES = 3  # a value taken out can make another one wrong, but not for ever
 
 Model = TypeVar("Model", bound=Section)
 
@@ -34,6 +35,7 @@ class Assembly:
         self._file: RouterFile | None = None
         self._clusters: dict[str, ClusterConfig] = {}
         self._cluster_names: frozenset[str] | None = None  # None: not known, router.yaml cannot be read
+        self._defaults = SettingsConfig()
         self._tiers: dict[str, SettingsConfig] = {}
         self._tier_names: frozenset[str] | None = None
         self._tenants: dict[str, TenantConfig] = {}
@@ -45,38 +47,37 @@ class Assembly:
         """Take the data of router.yaml."""
         data = self._expanded(data, report)
         self._file = self._validated(RouterFile, data, report)
-        if isinstance(data, Mapping):
-            self._cluster_names = _names(data.get("clusters"))
-            self._tier_names = _names(data.get("tiers", {}))
-            for name, section in _mapping(data.get("clusters")).items():
-                whole, cluster = self._salvaged(ClusterConfig, section)
-                if cluster is not None:
-                    self._cluster(name, cluster, report, whole)
-            for name, section in _mapping(data.get("tiers")).items():
-                _, tier = self._salvaged(SettingsConfig, section)
-                if tier is not None:
-                    self._tiers[name] = tier
-        if self._file is not None:
-            self._check_waits(report)
+        data = _mapping(data)
+        self._cluster_names = _names(data.get("clusters"))
+        self._tier_names = _names(data.get("tiers", {}))
+        for name, section in _mapping(data.get("clusters")).items():
+            self._cluster(name, salvage(ClusterConfig, section, self.folder), report)
+        self._defaults = self._salvaged_settings(data.get("defaults", {}))
+        for name, section in _mapping(data.get("tiers")).items():
+            self._tiers[name] = self._salvaged_settings(section)
+        self._check_waits(report)
 
-    def _cluster(self, name: str, cluster: ClusterConfig, report: Report, whole: bool) -> None:
-        flaws = list(clusters.check(cluster, self.folder, self._known_engines))
-        if not whole:  # what seems to be missing may be what was told to be wrong
-            flaws = [found for found in flaws if not found.absence]
+    def _cluster(self, name: str, salvaged: Salvaged[ClusterConfig], report: Report) -> None:
+        cluster = salvaged.section
+        if cluster is None:
+            return
+        flaws = salvaged.tellable(clusters.check(cluster, self.folder, self._known_engines))
         for found in flaws:
             report.add(found._replace(loc=("clusters", name, *found.loc)))
-        if flaws or not whole:
+        if flaws or salvaged.removed:
             return
         for found in clusters.remarks(cluster):
             self.warnings.append(report.problem(found._replace(loc=("clusters", name, *found.loc))))
         self._clusters[name] = clusters.complete(cluster, self.folder)
 
+    def _salvaged_settings(self, data: Any) -> SettingsConfig:
+        return salvage(SettingsConfig, data, self.folder).section or SettingsConfig()
+
     def _check_waits(self, report: Report) -> None:
-        assert self._file is not None  # noqa: S101 - asked by the caller; for the type checker
-        if _wrong_waits(settle((self._file.defaults,))):
+        if _wrong_waits(settle((self._defaults,))):
             report.add(_WAITS._replace(loc=("defaults", "retries")))
-        for name, tier in self._file.tiers.items():
-            if _wrong_waits(settle((self._file.defaults, tier))):
+        for name, tier in self._tiers.items():
+            if "retries" in tier.model_fields_set and _wrong_waits(settle((self._defaults, tier))):
                 report.add(_WAITS._replace(loc=("tiers", name, "retries")))
 
     def tenant(self, data: Any, expected: str, report: Report) -> None:
@@ -85,15 +86,16 @@ class Assembly:
         before = len(report.problems)
         tenant = self._validated(TenantFile, data, report)
         self._check_names(_mapping(data), expected, report)
-        if tenant is None:
+        whole = Salvaged(tenant, ()) if tenant else salvage(TenantFile, data, self.folder)
+        tenant = whole.section
+        cluster = self._clusters.get(tenant.cluster) if tenant else None
+        if tenant is None or cluster is None:
             return
-        cluster = self._clusters.get(tenant.cluster)
-        if cluster is not None:
-            self._check_place(tenant, cluster, report)
+        self._check_place(whole, tenant, cluster, report)
         settings = self._settings(tenant)
-        if _wrong_waits(settings) and not _SETTINGS.isdisjoint(tenant.model_fields_set):
+        if "retries" in tenant.model_fields_set and _wrong_waits(settings):
             report.add(_WAITS._replace(loc=("retries",)))
-        if cluster is not None and len(report.problems) == before:
+        if len(report.problems) == before:
             self._tenants[tenant.tenant] = self._kept(tenant, cluster, settings)
 
     def _check_names(self, data: Mapping[str, Any], expected: str, report: Report) -> None:
@@ -102,13 +104,17 @@ class Assembly:
         if isinstance(name, str) and name != expected:
             remedy = f"Rename the file to {shown(name)}.yaml, or write tenant: {shown(expected)}"
             report.add(Found(("tenant",), f"is {shown(name)}, but the name is {shown(expected)}", remedy))
-        if isinstance(cluster, str) and self._cluster_names is not None and cluster not in self._cluster_names:
-            report.add(_unknown("cluster", cluster, self._cluster_names))
-        if isinstance(tier, str) and self._tier_names is not None and tier not in self._tier_names:
-            report.add(_unknown("tier", tier, self._tier_names))
+        for what, chosen, known in (
+            ("cluster", cluster, self._cluster_names),
+            ("tier", tier, self._tier_names),
+        ):
+            if isinstance(chosen, str) and known is not None and chosen not in known:
+                report.add(_unknown(what, chosen, known))
 
-    def _check_place(self, tenant: TenantFile, cluster: ClusterConfig, report: Report) -> None:
-        flaws = list(places.check(tenant, cluster))
+    def _check_place(
+        self, salvaged: Salvaged[TenantFile], tenant: TenantFile, cluster: ClusterConfig, report: Report
+    ) -> None:
+        flaws = salvaged.tellable(places.check(tenant, cluster))
         for found in flaws:
             report.add(found)
         if not flaws and (other := self._claims.claim(report.file, tenant, cluster)):
@@ -120,9 +126,8 @@ class Assembly:
         plain = _SETTINGS.isdisjoint(tenant.model_fields_set)
         if plain and (known := self._settled.get(tenant.tier)) is not None:
             return known
-        defaults = self._file.defaults if self._file else SettingsConfig()
         tier = self._tiers.get(tenant.tier or "", SettingsConfig())
-        settings = settle((defaults, tier, tenant))
+        settings = settle((self._defaults, tier, tenant))
         settings = self._interned.setdefault(settings, settings)
         if plain:
             self._settled[tenant.tier] = settings
@@ -168,32 +173,6 @@ class Assembly:
                 report.add(found)
         return None
 
-    def _salvaged(self, model: type[Model], data: Any) -> tuple[bool, Model | None]:
-        """Return what can be read of a section, and whether that is all of it.
-
-        The mistakes in it have been told; without the values that are wrong, the rest can be checked further.
-        """
-        for attempt in range(_SALVAGES):
-            try:
-                return not attempt, model.model_validate(data, context=self.folder)
-            except ValidationError as error:
-                data = without(data, [found.loc for found in dig(error, model)])
-        return False, None
-
-
-def without(data: Any, wrong: Sequence[Loc]) -> Any:
-    """Return ``data`` without the values at the places ``wrong``; the data itself is not changed."""
-    here = {loc[0] for loc in wrong if len(loc) == 1}
-
-    def kept(part: str | int, value: Any) -> Any:
-        return without(value, [loc[1:] for loc in wrong if len(loc) > 1 and loc[0] == part])
-
-    if isinstance(data, Mapping):
-        return {key: kept(key, value) for key, value in data.items() if key not in here}
-    if isinstance(data, list):
-        return [kept(index, value) for index, value in enumerate(data) if index not in here]
-    return data
-
 
 def _kept(loc: Loc) -> bool:
     """Say whether the text at ``loc`` is expanded later: at connect time, or after the URL is taken apart."""
@@ -212,9 +191,15 @@ def _mapping(data: Any) -> Mapping[str, Any]:
 
 
 def _names(data: Any) -> frozenset[str] | None:
-    return frozenset(data) if isinstance(data, Mapping) else None
+    return frozenset(filter(_is_text, data)) if isinstance(data, Mapping) else None
+
+
+def _is_text(key: object) -> bool:
+    return isinstance(key, str)
 
 
 def _unknown(what: str, name: str, known: frozenset[str]) -> Found:
-    listed = ", ".join(sorted(known)[:20]) or "none"
-    return Found((what,), f"{shown(name)} is not in router.yaml", f"Known are: {listed}")
+    close = get_close_matches(name, known, n=1)
+    remedy = f"Did you mean {close[0]!r}? " if close else ""
+    remedy += f"Known are: {', '.join(sorted(map(shown, known))[:20]) or 'none'}"
+    return Found((what,), f"{shown(name)} is not in router.yaml", remedy)

@@ -86,7 +86,8 @@ def check(cluster: ClusterConfig, folder: Path, known_engines: frozenset[str]) -
 
 def _check_sqlite(cluster: ClusterConfig) -> Iterator[Found]:
     if cluster.primary.path is None:
-        yield Found(("primary",), "has no 'path'", "Add path: the folder of the database files")
+        remedy = "Add path: the folder of the database files"
+        yield Found(("primary",), "has no 'path'", remedy, absent=True)
     if cluster.replicas:
         yield Found(("replicas",), "is not for sqlite", "Remove it and set readers instead", at_key=True)
     for key in _SQLITE_NEVER:
@@ -103,16 +104,18 @@ def _check_network(cluster: ClusterConfig) -> Iterator[Found]:
         if node.path is not None:
             yield Found((*loc, "path"), "is for sqlite only", "Remove it and give host", at_key=True)
         if node.password is not None and node.username is None:
-            yield Found((*loc, "password"), "has no username beside it", "Add username", at_key=True)
+            yield Found(loc, "has a password but no username", "Add username", absent=True)
         if node.port is None and node.url is None and cluster.engine not in _PORTS:
-            yield Found(loc, "has no 'port'", f"Add port: {cluster.engine} has no usual one")
+            remedy = f"Add port: {cluster.engine} has no usual one"
+            yield Found(loc, "has no 'port'", remedy, absent=True)
         if node.url is not None:
             yield from _check_url(cluster, loc, node)
         elif node.host is None and node.path is None:
-            yield Found(loc, "has neither 'host' nor 'url'", "Add host: ...")
+            yield Found(loc, "has neither 'host' nor 'url'", "Add host: ...", absent=True)
     url = cluster.primary.url
     if cluster.credentials is None and not (cluster.primary.username or (url and url.username)):
-        yield Found((), "has no 'credentials'", "Add credentials: {writer: {username: ..., password: ...}}")
+        remedy = "Add credentials: {writer: {username: ..., password: ...}}"
+        yield Found((), "has no 'credentials'", remedy, absent=True)
 
 
 def _check_url(cluster: ClusterConfig, loc: Loc, node: NodeConfig) -> Iterator[Found]:
@@ -163,7 +166,7 @@ def _check_tls_files(cluster: ClusterConfig, folder: Path) -> Iterator[Found]:
         if path is not None and not os.access(folder / path, os.R_OK):
             yield Found(("tls", key), f"names {shown(path)}, which cannot be read", "Put the file there")
     if tls.key is not None and tls.certificate is None:
-        yield Found(("tls", "key"), "has no certificate beside it", "Add certificate", at_key=True)
+        yield Found(("tls",), "has a key but no certificate", "Add certificate", absent=True)
 
 
 def _secrets(cluster: ClusterConfig) -> Iterator[tuple[Loc, SecretReference]]:

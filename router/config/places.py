@@ -16,7 +16,8 @@ def check(tenant: TenantFile, cluster: ClusterConfig) -> Iterator[Found]:
     postgresql = cluster.engine == "postgresql"
     if tenant.isolation == "database":
         if tenant.database is None:
-            yield Found((), "has no 'database'", "Add database: the name of this tenant's own database")
+            remedy = "Add database: the name of this tenant's own database"
+            yield Found((), "has no 'database'", remedy, absent=True)
         if tenant.schema_ is not None:
             yield Found(("schema",), "is for isolation: schema", "Remove it or change isolation", at_key=True)
         return
@@ -24,10 +25,11 @@ def check(tenant: TenantFile, cluster: ClusterConfig) -> Iterator[Found]:
         yield Found(("isolation",), "is schema, but SQLite has no schemas", "Choose isolation: database")
         return
     if tenant.schema_ is None:
-        yield Found((), "has no 'schema'", "Add schema: the name of this tenant's own schema")
+        remedy = "Add schema: the name of this tenant's own schema"
+        yield Found((), "has no 'schema'", remedy, absent=True)
     if postgresql and tenant.database is None and cluster.database is None:
         remedy = "Add database here, or to the cluster for all its tenants"
-        yield Found((), "has no 'database' and neither has its cluster", remedy)
+        yield Found((), "has no 'database' and neither has its cluster", remedy, absent=True)
     if not postgresql and tenant.database is not None:
         remedy = "Remove it: on MySQL and MariaDB the schema is the database"
         yield Found(("database",), "is given beside schema", remedy, at_key=True)

@@ -6,6 +6,7 @@ may be a password in the wrong line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple, get_args
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 
 from router.errors import Problem
-from router.identifiers import shown
 
 Loc = tuple[str | int, ...]  # the keys and list positions that lead to a value
+
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 
 
 class Place(NamedTuple):
@@ -44,11 +47,7 @@ class Found(NamedTuple):
     remedy: str
     at_key: bool = False
     hidden: bool = False  # the last key on the way may hold a secret: it shows the place, never itself
-
-    @property
-    def absence(self) -> bool:
-        """Tell whether something is missed, rather than wrong."""
-        return self.message.startswith(("has no ", "has neither "))
+    absent: bool = False  # a key is missed at ``loc``; that may be because its value was wrong
 
 
 class Report:
@@ -68,7 +67,7 @@ class Report:
 
     def problem(self, found: Found) -> Problem:
         """Return the mistake with its file, line and column; a missing place is that of what contains it."""
-        way, remedy = dotted(found.loc[:-1] if found.hidden else found.loc), found.remedy.rstrip(".")
+        way, remedy = dotted(found.loc[:-1] if found.hidden else found.loc), found.remedy
         if not self.places:
             place = ".".join(filter(None, (self.file, way)))
             return Problem(place or "configuration", 0, 0, f"it {found.message}", remedy)
@@ -83,23 +82,26 @@ class Report:
 
 
 def dotted(loc: Loc) -> str:
-    """Return ``clusters.main.replicas[0].port`` for the way to a value; keys are escaped."""
+    """Return ``clusters.main.replicas[0].port`` for the way to a value.
+
+    A key that is no plain word is shown as ``?``: in ``{password:hunter2}`` the key holds the password.
+    """
     text = ""
     for part in loc:
-        plain = isinstance(part, str) and part.replace("-", "_").isidentifier() and part.isascii()
-        text += f"[{part}]" if isinstance(part, int) else f".{part if plain else shown(part)}"
+        plain = isinstance(part, str) and _WORD.fullmatch(part)
+        text += f"[{part}]" if isinstance(part, int) else f".{part if plain else '?'}"
     return text.removeprefix(".")
 
 
 def dig(error: ValidationError, model: type[BaseModel]) -> Iterator[Found]:
     """Yield the mistakes in a pydantic error over ``model``, in our words and without any input."""
-    for detail in error.errors(include_url=False, include_input=False):
+    for detail in error.errors(include_url=False):
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         context = detail.get("ctx", {})
         if detail["type"] == "extra_forbidden":
-            yield _unknown_key(loc, known_keys(model, loc[:-1]))
+            yield _unknown_key(loc, known_keys(model, loc[:-1]), bare=detail["input"] is None)
         elif detail["type"] == "missing":
-            yield Found(loc[:-1], f"has no {loc[-1]!r}", f"Add {loc[-1]}: ...")
+            yield Found(loc[:-1], f"has no {loc[-1]!r}", f"Add {loc[-1]}: ...", absent=True)
         elif isinstance(cause := context.get("error"), ValueError):
             at_key = "[key]" in detail["loc"]
             yield Found(loc, getattr(cause, "fact", "is refused"), getattr(cause, "remedy", ""), at_key)
@@ -115,7 +117,7 @@ def known_keys(model: type[BaseModel], loc: Loc) -> tuple[str, ...]:
             continue  # a list position: the model stays
         if part in found.model_fields:
             found = _model_within(found.model_fields[part].annotation)
-    return tuple(found.model_fields) if found else ()
+    return tuple(field.alias or name for name, field in found.model_fields.items()) if found else ()
 
 
 def _model_within(annotation: Any) -> type[BaseModel] | None:
@@ -124,12 +126,12 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
     return next((model for arg in get_args(annotation) if (model := _model_within(arg))), None)
 
 
-def _unknown_key(loc: Loc, known: tuple[str, ...]) -> Found:
+def _unknown_key(loc: Loc, known: tuple[str, ...], *, bare: bool) -> Found:
     close = get_close_matches(str(loc[-1]), known, n=1)
     remedy = f"Did you mean {close[0]!r}? " if close else ""
     remedy += f"Known keys: {', '.join(known)}" if known else ""
-    if "password" in known and not close:
-        # {password:hunter2} without the space is one key with the password in it
+    if bare and "password" in known:
+        # {password:hunter2} without the space is one key without a value, and the password is in it
         return Found(loc, "has an unknown key, not shown since a password may be in it", remedy, True, True)
     return Found(loc, "is an unknown key", remedy, at_key=True)
 

@@ -171,9 +171,9 @@ class Pool:
     def _timeout(self, asked: float) -> PoolTimeout:
         node, most = self.endpoint.node, self.limits.max
         return PoolTimeout(
-            f"no connection to {node.label} came free within {asked:.3g} s: {self._size - len(self._idle)} of "
-            f"{most} in use, {len(self._waiting)} waiting. Raise connections.max, or find who holds them for "
-            "so long"
+            f"no connection to {node.label} came free within {asked:.3g} s: "
+            f"{self._size - len(self._idle)} of {most} in use, {len(self._waiting)} waiting. "
+            "Raise connections.max, or find who holds them for so long"
         ).at(cluster=node.cluster, node=node.name)
 
     async def _open(self, deadline: float, asked: float, connect: float) -> Connection:
