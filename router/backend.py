@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from router.balancing import Policy, choose
-from router.drivers.driver import Driver, Endpoint, Login
+from router.drivers.driver import Connection, Driver, Endpoint, Login
 from router.errors import MissingExtra
 from router.health import Health
+from router.pools.lease import Lease
 from router.pools.pool import Limits, Pool
 from router.pools.registry import Pools
 from router.statements import Dialect, Statement, Statements
@@ -52,6 +53,7 @@ class Backend:
         self.health = Health(cluster, clock)
         self.volatility = Volatility(clock) if driver.dialect is Dialect.POSTGRESQL else None
         self.refused: dict[str, None] = {}  # texts that a replica refused as writes, oldest first
+        self.clock = clock
         self._access = access
         self._pools = pools
         self._policy = policy
@@ -77,6 +79,14 @@ class Backend:
             extensions=self._extensions,
         )
         return self._pools.pool(endpoint, self.driver, access.limits)
+
+    async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
+        """Return a lease of a pool, whatever tenant its connection is bound to."""
+        now = self.clock()
+        connection = pool.take(None, now)
+        if connection is None:
+            connection = await pool.acquire(None, deadline, deadline - now, connect)
+        return Lease(pool, connection)
 
     def remember_refused(self, statement: Statement) -> None:
         """Send this text to the primary from now on: a replica refused it as a write."""
@@ -113,3 +123,27 @@ class Target:
         if found is None:
             found = self.pools[node] = self.backend.pool(node, self.database)
         return found
+
+    async def lease(self, node: Node, deadline: float) -> Lease:
+        """Return a lease on a node, bound to the target; ``deadline`` is on the monotonic clock."""
+        pool = self.pool(node)
+        connection = pool.take(self.binding, self.backend.clock())
+        if connection is None or connection.binding != self.binding:
+            connection = await self.settle(connection, pool, deadline)
+        return Lease(pool, connection)
+
+    async def settle(self, connection: Connection | None, pool: Pool, deadline: float) -> Connection:
+        """Return a connection bound to the target: the one taken, or one to be waited for."""
+        settings, clock = self.placement.settings, self.backend.clock
+        if connection is None:
+            now = clock()
+            asked = min(settings.acquire_timeout, deadline - now)
+            connection = await pool.acquire(self.binding, now + asked, asked, settings.connect_timeout)
+        if connection.binding != self.binding:
+            lease = Lease(pool, connection)
+            try:
+                await lease.bind(self.binding, max(deadline - clock(), 0.001))
+            except BaseException:
+                lease.release()
+                raise
+        return connection

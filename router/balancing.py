@@ -86,7 +86,9 @@ def _cost(node: Node, load: Mapping[Node, Load]) -> float:
     """Estimate how long a request would take on ``node``, in seconds per unit of weight."""
     state = load.get(node, _IDLE)
     latency = state.latency
-    return (state.in_flight + 1) * (latency if latency > LATENCY_FLOOR else LATENCY_FLOOR) / (node.weight or 1.0)
+    return (
+        (state.in_flight + 1) * (latency if latency > LATENCY_FLOOR else LATENCY_FLOOR) / (node.weight or 1.0)
+    )
 
 
 def _draw(nodes: Sequence[Node], rng: random.Random) -> Node:

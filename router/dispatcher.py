@@ -81,7 +81,7 @@ class _Inline:
             return  # cancelled by a listener before it in the same emit
         try:
             self.call(event)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a listener never fails the emitter
+        except (Exception, asyncio.CancelledError) as error:
             # A sync call cannot be cancelled from outside: a CancelledError is the listener's own, and would
             # look like the cancellation of the request if it passed.
             self.count_failure(error)
@@ -185,7 +185,7 @@ class _Queued(_Inline):
             if task is None or task.cancelling():
                 raise
             self.count_failure(error)  # the listener's own, such as a future of its that was cancelled
-        except Exception as error:  # noqa: BLE001 - a failing listener is counted, not fatal
+        except Exception as error:
             self.count_failure(error)
         else:
             self.delivered += 1

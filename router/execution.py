@@ -8,85 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
-from router import events, retries
+from router import retries
 from router.backend import Backend, Target
-from router.consistency import Consistency
 from router.dispatcher import Dispatcher
-from router.errors import (
-    CommitOutcomeUnknown,
-    ParameterError,
-    RouterError,
-    Sent,
-    StatementTimeout,
-    WrongEventLoop,
-)
 from router.drivers.driver import Connection
+from router.errors import CommitOutcomeUnknown, RouterError, Sent, StatementTimeout, WrongEventLoop
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
+from router.requests import Affinity, Request
 from router.retries import Verdict
-from router.routing import Intent, Route, decide, to_primary
-from router.rows import Result, Row
+from router.routing import Route, decide, to_primary
+from router.rows import Row
 from router.statements import Kind, Statement
+from router.telling import Teller
 from router.tenants import Catalog
 from router.topology import Node, Role
+from router.volatility import QUERY
 
-#: What no declaration makes a read: the session must see its effect, and it is never repeated unasked.
-_CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUSED_BY_REPLICA})
 _TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
-
-
-class Affinity:
-    """Hold what a session has learned: whether it wrote, and the one replica that it reads from."""
-
-    __slots__ = ("replica", "wrote")
-
-    def __init__(self) -> None:
-        self.wrote = False
-        self.replica: Node | None = None
-
-
-@dataclass(slots=True)
-class Request:
-    """Hold one request and how far it has come."""
-
-    target: Target
-    affinity: Affinity
-    verb: str  # name of a method of drivers.driver.Connection
-    statement: Statement
-    args: Any
-    deadline: float
-    intent: Intent = Intent.AUTO
-    consistency: Consistency = Consistency.SESSION
-    idempotent: bool = False  # declared safe to repeat
-    verdict: Reason = Reason.WRITE  # Reason.READ once it is a proven read
-    context_id: str | None = None
-    work: Callable[[Lease, float], Awaitable[Any]] | None = None  # instead of verb: a Core construct
-    started: float = 0.0
-    attempts: int = 0
-    node: Node | None = None
-    role: Role = Role.PRIMARY
-    reason: Reason = Reason.WRITE
-    acquire: float = 0.0
-    execute: float = 0.0
-    tried: tuple[Node, ...] = ()
-
-    @property
-    def read(self) -> bool:
-        """Tell whether the statement is a read, by proof or by a declaration that is not plainly wrong."""
-        if self.verdict is Reason.READ:
-            return True
-        return self.intent is Intent.READONLY and self.verdict not in _CHANGES
-
-    @property
-    def repeatable(self) -> bool:
-        """Tell whether running the statement twice is the same as once."""
-        return self.idempotent or self.read
 
 
 class Executor:
@@ -104,9 +48,8 @@ class Executor:
     ) -> None:
         self._catalog = catalog
         self._backends = backends
-        self._dispatcher = dispatcher
+        self.teller = Teller(dispatcher, clock, wall)
         self.clock = clock
-        self._wall = wall
         self.rng = rng
         self._loop = asyncio.get_running_loop()
         self._targets: dict[tuple[str, str | None], Target] = {}
@@ -158,13 +101,11 @@ class Executor:
             return Reason.UNKNOWN_FUNCTION  # not proven, so to the primary; the statement tells what is wrong
 
     async def _ask(self, request: Request, names: tuple[str, ...]) -> Iterable[Row]:
-        from router.volatility import QUERY
-
         target = request.target
         pool = target.pool(target.backend.cluster.primary)
         settings = target.placement.settings
         deadline = min(request.deadline, self.clock() + settings.acquire_timeout)
-        lease = await self.lease_unbound(pool, deadline, settings.connect_timeout)
+        lease = await target.backend.lease_unbound(pool, deadline, settings.connect_timeout)
         try:
             rows: list[Row] = await lease.run("fetch_all", QUERY, (list(names),), self._left(request))
         finally:
@@ -211,20 +152,20 @@ class Executor:
             if first is not None:
                 value = await self._again(request, route, first)
         except RouterError as error:
-            failure = self.describe(error, request)
+            failure = request.describe(error)
         except BaseException as exc:
-            self.tell_failed(request, exc)
+            self.teller.failed(request, exc)
             raise
         else:
-            self.tell_finished(request, value)
+            self.teller.finished(request, value)
             return value
-        self.tell_failed(request, failure)
+        self.teller.failed(request, failure)
         raise failure
 
     async def _attempt(self, request: Request, route: Route) -> Any:
         """Run one attempt on one node.
 
-        While a connection is idle there is one await, the driver's own; taking and giving back are plain calls.
+        While a connection is idle there is one await, the driver's own: taking and giving are plain calls.
         """
         clock, target = self.clock, request.target
         request.node = node = self.choose(route, target, request.affinity)
@@ -239,7 +180,7 @@ class Executor:
             pool = target.pools.get(node) or target.pool(node)
             connection = pool.take(target.binding, began)
             if connection is None or connection.binding != target.binding:
-                connection = await self._prepare(connection, pool, target, request.deadline)
+                connection = await target.settle(connection, pool, request.deadline)
                 ready = clock()
                 request.acquire += ready - began
             value = await self._on(pool, connection, request, ready)
@@ -275,7 +216,8 @@ class Executor:
         sql = pool.driver.text_for(statement, connection.binding)
         error: RouterError
         try:
-            value = await getattr(connection, request.verb)(sql, request.args, most if most < limit else limit)
+            run = getattr(connection, request.verb)
+            value = await run(sql, request.args, most if most < limit else limit)
         except Exception as exc:
             # raised below, outside of this block, so that the driver's exception is not its context
             error, broken = judge(pool, connection, exc)
@@ -291,24 +233,6 @@ class Executor:
             pool.give(connection)
         raise error
 
-    async def _prepare(
-        self, connection: Connection | None, pool: Pool, target: Target, deadline: float
-    ) -> Connection:
-        """Return a connection bound to the target: the one that was taken, or one that had to be waited for."""
-        settings = target.placement.settings
-        if connection is None:
-            now = self.clock()
-            asked = min(settings.acquire_timeout, deadline - now)
-            connection = await pool.acquire(target.binding, now + asked, asked, settings.connect_timeout)
-        if connection.binding != target.binding:
-            lease = Lease(pool, connection)
-            try:
-                await lease.bind(target.binding, max(deadline - self.clock(), 0.001))
-            except BaseException:
-                lease.release()
-                raise
-        return connection
-
     async def run_on(self, lease: Lease, request: Request) -> Any:
         """Run a request on a lease that is already held, such as a transaction's; nothing is repeated."""
         self.check_loop()
@@ -318,16 +242,16 @@ class Executor:
         try:
             value = await self._send(lease, request, request.started)
         except RouterError as error:
-            failure = self.describe(_name_parameter(error, request.statement), request)
+            failure = request.describe(error)
         except BaseException as exc:
-            self.tell_failed(request, exc)
+            self.teller.failed(request, exc)
             raise
         else:
             request.execute = self.clock() - request.started
             self._forget_functions(request)
-            self.tell_finished(request, value)
+            self.teller.finished(request, value)
             return value
-        self.tell_failed(request, failure)
+        self.teller.failed(request, failure)
         raise failure
 
     async def stream_on(self, lease: Lease, request: Request, batch: int) -> AsyncGenerator[Row, None]:
@@ -349,12 +273,12 @@ class Executor:
                     for row in rows:
                         yield row
         except RouterError as error:
-            failure = self.describe(error, request)
+            failure = request.describe(error)
         request.execute = self.clock() - request.started
         if failure is not None:
-            self.tell_failed(request, failure)
+            self.teller.failed(request, failure)
             raise failure
-        self.tell_finished(request, count)
+        self.teller.finished(request, count)
 
     async def _send(self, lease: Lease, request: Request, now: float) -> Any:
         statement = request.statement
@@ -373,7 +297,6 @@ class Executor:
 
     def _outcome(self, error: RouterError, request: Request) -> RouterError:
         """Turn a write without an answer into an error of its own kind."""
-        error = _name_parameter(error, request.statement)
         if request.repeatable or not retries.outcome_unknown(error):
             return error
         return CommitOutcomeUnknown(
@@ -418,7 +341,7 @@ class Executor:
             clock=self.clock,
             rng=self.rng,
             deadline=request.deadline,
-            before=lambda retry: self.tell_retry(request, retry),
+            before=lambda retry: self.teller.retry(request, retry),
         )
 
     def _reroute(self, verdict: Verdict, request: Request) -> Route:
@@ -437,162 +360,5 @@ class Executor:
             Route(left, Role.REPLICA, request.reason) if left else to_primary(snapshot, Reason.REPLICA_FAILED)
         )
 
-    async def lease(self, target: Target, node: Node, deadline: float) -> Lease:
-        """Return a lease on a node, bound to the target."""
-        pool = target.pool(node)
-        connection = pool.take(target.binding, self.clock())
-        if connection is None or connection.binding != target.binding:
-            connection = await self._prepare(connection, pool, target, deadline)
-        return Lease(pool, connection)
-
-    async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
-        """Return a lease of a pool, whatever tenant its connection is bound to."""
-        now = self.clock()
-        connection = pool.take(None, now)
-        if connection is None:
-            connection = await pool.acquire(None, deadline, deadline - now, connect)
-        return Lease(pool, connection)
-
     def _left(self, request: Request) -> float:
         return max(request.deadline - self.clock(), 0.001)
-
-    # --- telling -----------------------------------------------------------------------------------------
-
-    def describe(self, error: RouterError, request: Request) -> RouterError:
-        """Add to an error what only the request knows."""
-        placement = request.target.placement
-        return error.at(
-            tenant=placement.tenant,
-            schema=placement.schema,
-            cluster=placement.cluster.name,
-            fingerprint=request.statement.fingerprint,
-        )
-
-    def tell_finished(self, request: Request, value: Any) -> None:
-        """Emit RequestFinished, and SlowRequest if it was slow."""
-        total = self.clock() - request.started
-        slow = total >= request.target.placement.settings.slow_query
-        if not slow and not self._dispatcher.wants(events.RequestFinished):
-            return
-        placement = request.target.placement
-        statement = request.statement
-        event = events.RequestFinished(
-            self._wall(),
-            placement.tenant,
-            placement.schema,
-            statement.text,
-            statement.fingerprint,
-            statement.kind,
-            request.node,
-            request.role,
-            request.reason,
-            request.attempts,
-            request.acquire,
-            request.execute,
-            total,
-            request.context_id,
-            statement.names,
-            _rows_in(value),
-        )
-        self._dispatcher.emit(event)
-        if slow:
-            self._tell_slow(event)
-
-    def tell_failed(self, request: Request, error: BaseException) -> None:
-        """Emit RequestFailed."""
-        placement = request.target.placement
-        statement = request.statement
-        event = events.RequestFailed(
-            self._wall(),
-            placement.tenant,
-            placement.schema,
-            statement.text,
-            statement.fingerprint,
-            statement.kind,
-            request.node,
-            request.role,
-            request.reason,
-            request.attempts,
-            request.acquire,
-            request.execute,
-            self.clock() - request.started,
-            request.context_id,
-            _typed(statement, request.args),
-            error=type(error).__name__,
-            code=error.code if isinstance(error, RouterError) else None,
-            message=error.message if isinstance(error, RouterError) else "",
-        )
-        self._dispatcher.emit(event)
-        if event.total >= placement.settings.slow_query:
-            self._tell_slow(event)
-
-    def _tell_slow(self, event: events.RequestFinished | events.RequestFailed) -> None:
-        threshold = self.target(event.tenant, event.schema).placement.settings.slow_query
-        self._dispatcher.emit(events.SlowRequest(event.at, event, threshold))
-
-    def tell_retry(self, request: Request, retry: retries.Retry) -> None:
-        """Emit RetryScheduled."""
-        self._dispatcher.emit(
-            events.RetryScheduled(
-                self._wall(),
-                request.target.placement.tenant,
-                request.statement.fingerprint,
-                request.node,
-                type(retry.error).__name__,
-                retry.error.code,
-                retry.attempt,
-                retry.delay,
-            )
-        )
-
-    def tell_transaction_retry(self, target: Target, retry: retries.Retry) -> None:
-        """Emit RetryScheduled for a whole transaction."""
-        error = retry.error
-        self._dispatcher.emit(
-            events.RetryScheduled(
-                self._wall(),
-                target.placement.tenant,
-                error.fingerprint or "",
-                None,
-                type(error).__name__,
-                error.code,
-                retry.attempt,
-                retry.delay,
-            )
-        )
-
-    def emit(self, event: events.Event) -> None:
-        """Emit an event of a session or transaction."""
-        self._dispatcher.emit(event)
-
-    def wall(self) -> float:
-        """Return the wall-clock time in seconds since the epoch."""
-        return self._wall()
-
-
-def _rows_in(value: Any) -> int:
-    """Return how many rows a verb's value stands for; -1 where that is not known."""
-    if isinstance(value, list):
-        return len(value)
-    if isinstance(value, Result):
-        return value.rowcount
-    if isinstance(value, int):
-        return value
-    return 0 if value is None else 1
-
-
-def _typed(statement: Statement, args: Any) -> tuple[str, ...]:
-    """Return the parameters by name and type; never by value."""
-    if not isinstance(args, tuple) or len(args) != len(statement.names):
-        return statement.names
-    return tuple(f"{name} {type(value).__name__}" for name, value in zip(statement.names, args, strict=True))
-
-
-def _name_parameter(error: RouterError, statement: Statement) -> RouterError:
-    """Say which parameter a driver refused, if it said a position."""
-    position = error.position if isinstance(error, ParameterError) else None
-    if position is not None and 0 < position <= len(statement.names):
-        error.message = (
-            f"parameter :{statement.names[position - 1]} is of a type that the server does not take"
-        )
-    return error

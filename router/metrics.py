@@ -247,7 +247,11 @@ class _Requests(Collector):
             "requests", "Requests.", ("cluster", "role", "kind", "outcome"), cells, lambda key: key[:4]
         )
         yield self._counter(
-            "routes", "Routing decisions.", ("cluster", "role", "reason"), cells, lambda key: (*key[:2], key[4])
+            "routes",
+            "Routing decisions.",
+            ("cluster", "role", "reason"),
+            cells,
+            lambda key: (*key[:2], key[4]),
         )
         yield self._histogram(
             "request_duration",

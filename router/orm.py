@@ -31,17 +31,17 @@ class Watcher:
         unit = self._unit
         unit.statements += 1
         done = events.RequestFinished(*self._facts(sql, kind, seconds), rows)  # type: ignore[call-arg]
-        unit.executor.emit(done)
+        unit.executor.teller.emit(done)
         threshold = unit.target.placement.settings.slow_query
         if seconds >= threshold:
-            unit.executor.emit(events.SlowRequest(done.at, done, threshold))
+            unit.executor.teller.emit(events.SlowRequest(done.at, done, threshold))
 
     def failed(self, sql: str, kind: str, seconds: float, error: RouterError) -> None:
         """Emit RequestFailed for a statement of the ORM's."""
         self._unit.statements += 1
         facts = self._facts(sql, kind, seconds)
         name = type(error).__name__
-        self._unit.executor.emit(
+        self._unit.executor.teller.emit(
             events.RequestFailed(*facts, error=name, code=error.code, message=error.message)
         )
 
@@ -49,8 +49,9 @@ class Watcher:
         unit, placement = self._unit, self._unit.target.placement
         role, reason = unit.route.role, unit.route.reason
         asked = (placement.tenant, placement.schema, sql, _fingerprint(sql), kind)
+        at = unit.executor.teller.wall()
         return (
-            unit.executor.wall(), *asked, unit.node, role, reason, 1, 0.0, seconds, seconds, unit.context_id, (),
+            at, *asked, unit.node, role, reason, 1, 0.0, seconds, seconds, unit.context_id, (),
         )  # fmt: skip
 
     def ended(self, committed: bool, error: RouterError | None) -> None:
@@ -71,7 +72,7 @@ class Watcher:
 
 @asynccontextmanager
 async def orm_session(unit: Unit, options: dict[str, Any]) -> AsyncIterator[AsyncSession]:
-    """Yield an ``AsyncSession`` on a unit's connection; commit at the end of the block, roll back on an error.
+    """Yield an ``AsyncSession`` on a unit's connection; commit at the end of the block, or roll back.
 
     On a unit that is not open yet, the session's own commits are real, and several may follow one another.
     On the unit of an open transaction the session joins: its commit flushes, and the transaction decides.

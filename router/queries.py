@@ -91,7 +91,7 @@ class Queries(ABC):
     ) -> list[T]: ...  # fmt: skip
     @overload
     async def fetch_all(
-        self, sql: Any, params: Params = None, *, into: None = None, readonly: bool = ..., primary: bool = ...,
+        self, sql: Any, params: Params = None, *, into: None = ..., readonly: bool = ..., primary: bool = ...,
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
     ) -> list[Row]: ...  # fmt: skip
     async def fetch_all(
@@ -109,7 +109,7 @@ class Queries(ABC):
     ) -> T | None: ...  # fmt: skip
     @overload
     async def fetch_one(
-        self, sql: Any, params: Params = None, *, into: None = None, readonly: bool = ..., primary: bool = ...,
+        self, sql: Any, params: Params = None, *, into: None = ..., readonly: bool = ..., primary: bool = ...,
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
     ) -> Row | None: ...  # fmt: skip
     async def fetch_one(

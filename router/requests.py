@@ -3,38 +3,106 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from router.backend import Target
-from router.errors import RouterError, StatementError
-from router.execution import Affinity, Executor, Request
+from router.consistency import Consistency
+from router.errors import ParameterError, RouterError, StatementError
 from router.lexer import check_characters
+from router.pools.lease import Lease
 from router.reasons import Reason
+from router.routing import Intent
 from router.statements import Dialect, Dirt, Kind, Statement
+from router.topology import Node, Role
+
+#: What no declaration makes a read: the session must see its effect, and it is never repeated unasked.
+_CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUSED_BY_REPLICA})
 
 
-def request_for(
-    executor: Executor, target: Target, affinity: Affinity, verb: str, sql: Any, params: Any
-) -> Request:
-    """Return a request; the caller sets deadline, intent and the like.
+class Affinity:
+    """Hold what a session has learned: whether it wrote, and the one replica that it reads from."""
+
+    __slots__ = ("replica", "wrote")
+
+    def __init__(self) -> None:
+        self.wrote = False
+        self.replica: Node | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """Hold one request and how far it has come."""
+
+    target: Target
+    affinity: Affinity
+    verb: str  # name of a method of drivers.driver.Connection
+    statement: Statement
+    args: Any
+    deadline: float
+    intent: Intent = Intent.AUTO
+    consistency: Consistency = Consistency.SESSION
+    idempotent: bool = False  # declared safe to repeat
+    verdict: Reason = Reason.WRITE  # Reason.READ once it is a proven read
+    context_id: str | None = None
+    work: Callable[[Lease, float], Awaitable[Any]] | None = None  # instead of verb: a Core construct
+    started: float = 0.0
+    attempts: int = 0
+    node: Node | None = None
+    role: Role = Role.PRIMARY
+    reason: Reason = Reason.WRITE
+    acquire: float = 0.0
+    execute: float = 0.0
+    tried: tuple[Node, ...] = ()
+
+    @property
+    def read(self) -> bool:
+        """Tell whether the statement is a read, by proof or by a declaration that is not plainly wrong."""
+        if self.verdict is Reason.READ:
+            return True
+        return self.intent is Intent.READONLY and self.verdict not in _CHANGES
+
+    @property
+    def repeatable(self) -> bool:
+        """Tell whether running the statement twice is the same as once."""
+        return self.idempotent or self.read
+
+    def describe(self, error: RouterError) -> RouterError:
+        """Add to an error what only the request knows."""
+        names = self.statement.names
+        position = error.position if isinstance(error, ParameterError) else None
+        if position is not None and 0 < position <= len(names):
+            error.message = f"parameter :{names[position - 1]} is of a type that the server does not take"
+        placement = self.target.placement
+        return error.at(
+            tenant=placement.tenant,
+            schema=placement.schema,
+            cluster=placement.cluster.name,
+            fingerprint=self.statement.fingerprint,
+        )
+
+
+def request_for(target: Target, affinity: Affinity, verb: str, sql: Any, params: Any, now: float) -> Request:
+    """Return a request whose deadline is ``now``; the caller sets deadline, intent and the like.
 
     Raises:
         StatementError: the text cannot be run by this verb.
         ParameterError: parameters are missing or too many.
     """
+    failure: RouterError
     try:
         if isinstance(sql, str):
-            return _from_text(executor, target, affinity, verb, sql, params)
-        return _from_construct(executor, target, affinity, verb, sql, params)
+            return _from_text(target, affinity, verb, sql, params, now)
+        return _from_construct(target, affinity, verb, sql, params, now)
     except RouterError as error:
-        placement = target.placement
-        raise error.at(tenant=placement.tenant, schema=placement.schema, cluster=placement.cluster.name)
+        failure = error
+    placement = target.placement
+    raise failure.at(tenant=placement.tenant, schema=placement.schema, cluster=placement.cluster.name)
 
 
-def _from_text(
-    executor: Executor, target: Target, affinity: Affinity, verb: str, sql: str, params: Any
-) -> Request:
+def _from_text(target: Target, affinity: Affinity, verb: str, sql: str, params: Any, now: float) -> Request:
     args: Any
     if verb == "execute_raw":
         statement, args = raw_statement(sql, target.backend.driver.dialect), ()
@@ -43,11 +111,13 @@ def _from_text(
         if statement.verdict in _REFUSED:
             raise StatementError(_REFUSED[statement.verdict]).at(fingerprint=statement.fingerprint)
         args = [statement.bind(each) for each in params] if verb == "execute_many" else statement.bind(params)
-    return Request(target, affinity, verb, statement, args, executor.clock())
+    return Request(target, affinity, verb, statement, args, now)
 
 
 _REFUSED = {
-    Reason.MULTIPLE_STATEMENTS: "the text holds more than one statement. Run them one by one, or use execute_raw()",
+    Reason.MULTIPLE_STATEMENTS: (
+        "the text holds more than one statement. Run them one by one, or use execute_raw()"
+    ),
     Reason.TRANSACTION_CONTROL: (
         "a transaction cannot be controlled by text: the next statement may run on another connection. "
         "Use session.transaction(), savepoint(), or begin(), commit() and rollback()"
@@ -79,12 +149,12 @@ def raw_statement(text: str, dialect: Dialect) -> Statement:
 
 
 def _from_construct(
-    executor: Executor, target: Target, affinity: Affinity, verb: str, construct: Any, params: Any
+    target: Target, affinity: Affinity, verb: str, construct: Any, params: Any, now: float
 ) -> Request:
     if not hasattr(construct, "compile"):
         raise StatementError(f"a statement is text or a SQLAlchemy construct, not {type(construct).__name__}")
     bridge = target.backend.bridge
     statement = target.backend.statements.of(bridge.text_of(construct))
-    request = Request(target, affinity, verb, statement, (), executor.clock())
+    request = Request(target, affinity, verb, statement, (), now)
     request.work = partial(bridge.run, construct, params, verb)
     return request

@@ -19,12 +19,13 @@ from router.consistency import Consistency
 from router.dispatcher import Dispatcher, ListenerStats
 from router.drivers.registry import engines
 from router.errors import RouterClosed, RouterError
-from router.execution import Affinity, Executor, Request
+from router.execution import Executor
 from router.metrics import Metrics
 from router.pools.pool import PoolStatus
 from router.pools.registry import Pools
 from router.queries import Params, options, seconds
 from router.reasons import Reason
+from router.requests import Affinity, Request
 from router.rows import Result, Row
 from router.session import Session
 from router.slowlog import SlowLog
@@ -339,7 +340,7 @@ class Router:
         error: str | None = None
         try:
             pool = backend.pool(node, database)
-            lease = await executor.lease_unbound(pool, started + timeout, timeout)
+            lease = await backend.lease_unbound(pool, started + timeout, timeout)
             try:
                 await lease.run("control", "SELECT 1", max(started + timeout - self._clock(), 0.001))
             finally:

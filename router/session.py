@@ -1,4 +1,4 @@
-"""A session: one tenant's unit of conversation. It remembers what it wrote and which replica it reads from."""
+"""A session: one tenant's conversation. It remembers what it wrote and which replica it reads from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from router import retries
 from router.backend import Target
 from router.consistency import Consistency
 from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
-from router.execution import Affinity, Executor, Request
+from router.execution import Executor
 from router.pools.lease import Lease
 from router.queries import Options, Params, PreparedStatement, Queries, level, seconds
-from router.requests import request_for
+from router.requests import Affinity, Request, request_for
 from router.retries import Verdict
 from router.rows import Row
 from router.transaction import Transaction
@@ -119,8 +119,8 @@ class Session(Affinity, Queries):
         return await self._executor.run(self._request(verb, sql, params, given))
 
     def _request(self, verb: str, sql: Any, params: Any, given: Options) -> Request:
-        executor, target = self._executor, self._target
-        request = request_for(executor, target, self, verb, sql, params)
+        target = self._target
+        request = request_for(target, self, verb, sql, params, self._executor.clock())
         settings = target.placement.settings
         limit = given.timeout or self._timeout or settings.acquire_timeout + settings.statement_timeout
         request.deadline += limit
@@ -257,7 +257,7 @@ class Session(Affinity, Queries):
         )
 
     def _tell_retry(self, retry: retries.Retry) -> None:
-        self._executor.tell_transaction_retry(self._target, retry)
+        self._executor.teller.unit_retry(self._target, retry)
 
     @asynccontextmanager
     async def orm(self, *, readonly: bool = False, **options: Any) -> AsyncIterator[AsyncSession]:

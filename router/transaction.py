@@ -9,10 +9,9 @@ from typing import Any, Self
 
 from router import events
 from router.errors import CommitOutcomeUnknown, RouterError, TransactionStateError
-from router.execution import Request
 from router.pools.lease import Lease
 from router.queries import Options, Params, PreparedStatement, Queries, seconds
-from router.requests import request_for
+from router.requests import Request, request_for
 from router.rows import Row
 from router.units import Unit
 
@@ -39,7 +38,9 @@ class Transaction(Queries):
         return self._unit.is_open
 
     def __repr__(self) -> str:
-        state = f"open on {self._unit.node.label}" if self.is_open else "ended" if self._begun else "not begun"
+        state = (
+            f"open on {self._unit.node.label}" if self.is_open else "ended" if self._begun else "not begun"
+        )
         return f"<Transaction {self._unit.target.placement.tenant} {state}>"
 
     # --- begin and end -----------------------------------------------------------------------------------
@@ -119,9 +120,10 @@ class Transaction(Queries):
     def _request(self, verb: str, sql: Any, params: Any, timeout: float | None) -> tuple[Lease, Request]:
         unit = self._unit
         lease = unit.lease
-        request = request_for(unit.executor, unit.target, unit.affinity, verb, sql, params)
+        now = unit.executor.clock()
+        request = request_for(unit.target, unit.affinity, verb, sql, params, now)
         limit = timeout or unit.timeout or unit.target.placement.settings.statement_timeout
-        request.deadline = unit.executor.clock() + limit
+        request.deadline = now + limit
         request.context_id = unit.context_id
         request.node, request.role, request.reason = unit.node, unit.route.role, unit.route.reason
         unit.statements += 1

@@ -10,9 +10,10 @@ from router import events, retries
 from router.backend import Target
 from router.consistency import Consistency
 from router.errors import RouterError, TransactionStateError
-from router.execution import Affinity, Executor
+from router.execution import Executor
 from router.pools.lease import Lease
 from router.reasons import Reason
+from router.requests import Affinity
 from router.retries import Verdict
 from router.routing import Route, decide_transaction, to_primary
 from router.topology import Node, Role
@@ -94,7 +95,7 @@ class Unit:
         executor, health = self.executor, self.target.backend.health
         self.node = executor.choose(self.route, self.target, self.affinity)
         try:
-            lease = await executor.lease(self.target, self.node, deadline)
+            lease = await self.target.lease(self.node, deadline)
         except RouterError as error:
             health.failed(self.node, error)
             raise
@@ -138,7 +139,7 @@ class Unit:
             clock=self.executor.clock,
             rng=self.executor.rng,
             deadline=deadline,
-            before=lambda retry: self.executor.tell_transaction_retry(self.target, retry),
+            before=lambda retry: self.executor.teller.unit_retry(self.target, retry),
         )
 
     def close(self) -> Node:
@@ -157,9 +158,9 @@ class Unit:
     def tell(self, kind: type[events.TransactionEvent], **more: Any) -> None:
         """Emit the end of a transaction."""
         executor, placement = self.executor, self.target.placement
-        executor.emit(
+        executor.teller.emit(
             kind(
-                executor.wall(),
+                executor.teller.wall(),
                 placement.tenant,
                 placement.schema,
                 self.node,

@@ -46,7 +46,7 @@ class Volatility:
         self._facts: dict[str, Facts] = {}
 
     def known(self, statement: Statement, database: str) -> Reason | None:
-        """Return the verdict on a statement that calls functions, or ``None`` if the database must be asked."""
+        """Return the verdict on a statement that calls functions; ``None``: the database must be asked."""
         facts = self._facts.get(database)
         if facts is None or facts.until <= self._clock():
             return None

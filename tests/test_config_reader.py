@@ -35,7 +35,8 @@ def test_plain_data_with_places():
 @pytest.mark.parametrize(
     "text",
     ["no", "No", "NO", "yes", "on", "off", "OFF", "y", "N", "22:22", "1:2:3", "012", "-012", "0o12", "0x1F",
-     "0b1", "1_000", "2024-01-01", "2024-01-01 10:00:00", ".inf", "-.INF", ".nan", "1e999", "9" * 30, "1__0.5"],
+     "0b1", "1_000", "2024-01-01", "2024-01-01 10:00:00", ".inf", "-.INF", ".nan", "1e999", "9" * 30,
+     "1__0.5"],
 )  # fmt: skip
 def test_surprises_are_refused_where_they_stand(text):
     """Plain text that YAML versions read differently is refused as value, key and item; quoted it is text."""

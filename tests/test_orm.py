@@ -368,15 +368,15 @@ async def test_an_enum_of_the_same_name_in_each_schema(engine: Engine) -> None:
         for round_ in range(3):
             for schema in values:
                 async with router.session("acme", schema) as session:
+                    # first, and in a transaction: there a stale prepared statement cannot be made anew
+                    async with session.transaction() as tx:
+                        again = await tx.fetch_value(f"SELECT color FROM {name} WHERE id = 1")
+                    assert again == "blue"
                     seen = await session.fetch_one(
                         f"SELECT color, place FROM {name} WHERE id = 1", primary=True
                     )
                     assert seen is not None
                     assert tuple(seen) == ("blue", str(schema))
-                    # in a transaction a stale prepared statement cannot be prepared anew: it would abort it
-                    async with session.transaction() as tx:
-                        again = await tx.fetch_value(f"SELECT color FROM {name} WHERE id = 1")
-                    assert again == "blue"
                     prepared = await session.execute(f"SELECT color, place FROM {name}", primary=True)
                     assert prepared.rows[0].place == str(schema)
                     stored = await session.fetch_value(

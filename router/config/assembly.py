@@ -163,6 +163,7 @@ class Assembly:
         data = expand(data, self.folder, _kept, found)
         for each in found:
             report.add(each)
+        report.close_places()
         return data
 
     def _validated(self, model: type[Model], data: Any, report: Report) -> Model | None:

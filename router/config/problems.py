@@ -57,12 +57,17 @@ class Report:
         self.file = file
         self.places = places
         self.problems = problems
-        self._told = {(problem.line, problem.column) for problem in problems}
+        self._told: set[tuple[str, int, int]] = set()
+        self.close_places()
+
+    def close_places(self) -> None:
+        """Tell no more about places with a mistake so far: what follows would be its consequence."""
+        self._told.update(problem[:3] for problem in self.problems)
 
     def add(self, found: Found) -> None:
-        """Add a mistake, unless the reader has told one at the very same place."""
+        """Add a mistake, unless its place is closed."""
         problem = self.problem(found)
-        if not problem.line or (problem.line, problem.column) not in self._told:
+        if problem[:3] not in self._told:
             self.problems.append(problem)
 
     def problem(self, found: Found) -> Problem:
