@@ -1,8 +1,8 @@
 """Write the tables of the documentation that are facts of the code: ``python docs/generate.py``.
 
-A page marks the place with ``<!-- generated: name -->`` and ``<!-- end -->``. The tests compare each page with
-what this program would write, so a table cannot differ from the code. What a table says beyond the code (what
-to do about an error, an example of a key) is in ``docs/words.py``, and a missing entry is an error there too.
+A page marks the place with ``<!-- generated: name -->`` and ``<!-- end -->``. The tests compare each page
+with what this program would write, so a table cannot differ from the code. What a table says beyond the
+code (what to do about an error, an example of a key) is in ``docs/words.py``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 
-from router import errors, events, reasons
+from router import errors, events, reasons, retries
 from router.config.models import RouterFile, Section, TenantFile
 from router.config.units import DURATION_PATTERN
 from router.dispatcher import Dispatcher
 from router.metrics import Metrics
+from router.retries import Verdict, judge, judge_transaction
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
@@ -37,10 +38,15 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def escaped(text: str) -> str:
+    """Return text in which Markdown sees no HTML."""
+    return text.replace("<", "&lt;")
+
+
 def first_sentence(thing: Any) -> str:
     """Return the first paragraph of a docstring on one line, without reST marks."""
     paragraph = inspect.cleandoc(thing.__doc__).partition("\n\n")[0]
-    return " ".join(paragraph.split()).replace("``", "`")
+    return escaped(" ".join(paragraph.split()).replace("``", "`"))
 
 
 # --- reasons ---------------------------------------------------------------------------------------------
@@ -86,14 +92,75 @@ def error_table() -> str:
     for error, depth in error_classes():
         indent = "&nbsp;&nbsp;&nbsp;&nbsp;" * depth
         sent = {"no": "no", "answered": "refused", "unknown": "unknown"}[error.sent.value]
-        rows.append((f"{indent}`{error.__name__}`", first_sentence(error), sent, words.ERRORS[error.__name__]))
+        rows.append(
+            (f"{indent}`{error.__name__}`", first_sentence(error), sent, words.ERRORS[error.__name__])
+        )
     return table(("error", "meaning", "applied?", "what to do"), rows)
 
 
 def predicate_table() -> str:
     """Return the predicates with what each tells."""
     found = [(name, value) for name, value in vars(errors).items() if name.startswith("is_")]
-    return table(("predicate", "meaning"), ((f"`{name}(exc)`", first_sentence(value)) for name, value in found))
+    return table(
+        ("predicate", "meaning"), ((f"`{name}(exc)`", first_sentence(value)) for name, value in found)
+    )
+
+
+# --- retries ---------------------------------------------------------------------------------------------
+
+_VERDICTS = {
+    Verdict.RAISE: "raised",
+    Verdict.AGAIN: "again",
+    Verdict.ELSEWHERE: "another node",
+    Verdict.PRIMARY: "the primary",
+}
+
+
+def _failures() -> Iterator[tuple[str, list[errors.RouterError]]]:
+    for text, names, sent in words.FAILURES:
+        made = [getattr(errors, name)("", sent=errors.Sent(sent) if sent else None) for name in names]
+        yield f"{text}: {', '.join(f'`{name}`' for name in names)}", made
+
+
+def _same(answers: Iterable[str]) -> str:
+    (answer,) = set(answers)  # one row says one thing: classes that differ need rows of their own
+    return answer
+
+
+def _write_fails(error: errors.RouterError) -> str:
+    """Say what becomes of a write, as ``Executor`` does: a write without an answer is raised as such."""
+    if retries.outcome_unknown(error):
+        error = errors.CommitOutcomeUnknown("")
+        return f"{_VERDICTS[judge(error, idempotent=False, on_replica=False)]} as `CommitOutcomeUnknown`"
+    return _VERDICTS[judge(error, idempotent=False, on_replica=False)]
+
+
+def statement_retry_table() -> str:
+    """Return what follows the failure of one statement outside of a transaction."""
+    return table(
+        ("failure", "read on a replica", "read on the primary", "write"),
+        (
+            (
+                text,
+                _same(_VERDICTS[judge(error, idempotent=True, on_replica=True)] for error in made),
+                _same(_VERDICTS[judge(error, idempotent=True, on_replica=False)] for error in made),
+                _same(_write_fails(error) for error in made),
+            )
+            for text, made in _failures()
+        ),
+    )
+
+
+def transaction_retry_table() -> str:
+    """Return which failures let ``session.run`` run its function again."""
+    unknown = errors.CommitOutcomeUnknown("")
+    rows = [
+        (text, _same("yes" if judge_transaction(error, commit_sent=False) else "no" for error in made))
+        for text, made in _failures()
+    ]
+    again = "yes" if judge_transaction(unknown, commit_sent=True) else "no"
+    rows.append(("the commit was sent and got no answer: `CommitOutcomeUnknown`", again))
+    return table(("failure", "run again?"), rows)
 
 
 # --- events and metrics ----------------------------------------------------------------------------------
@@ -102,7 +169,9 @@ def predicate_table() -> str:
 def event_classes() -> list[type[events.Event]]:
     """Return the event classes in the order of the source."""
     found = [value for value in vars(events).values() if isinstance(value, type)]
-    return [value for value in found if issubclass(value, events.Event) and value.__module__ == events.__name__]
+    return [
+        value for value in found if issubclass(value, events.Event) and value.__module__ == events.__name__
+    ]
 
 
 def event_tables() -> str:
@@ -115,7 +184,9 @@ def event_tables() -> str:
         inherits = "" if base is object else f" Has the fields of `{base.__name__}` as well."
         parts.append(f"### {event.__name__}\n\n{first_sentence(event)}{inherits}\n")
         own = re.findall(r"^    (\w+): ([^#=\n]+?)(?: = .*?)?(?:  #.*)?$", source, re.MULTILINE)
-        rows = [(f"`{name}`", f"`{kind}`", said.get(name, "")) for name, kind in own if "ClassVar" not in kind]
+        rows = [
+            (f"`{name}`", f"`{kind}`", said.get(name, "")) for name, kind in own if "ClassVar" not in kind
+        ]
         if rows:
             parts.append(table(("field", "type", "meaning"), rows) + "\n")
     return "\n".join(parts).rstrip()
@@ -137,7 +208,12 @@ def metric_table() -> str:
     return table(
         ("metric", "type", "meaning", "labels"),
         (
-            (f"`{name}{'_total' if kind == 'counter' else ''}`", kind, text, ", ".join(f"`{x}`" for x in labels))
+            (
+                f"`{name}{'_total' if kind == 'counter' else ''}`",
+                kind,
+                text,
+                ", ".join(f"`{x}`" for x in labels),
+            )
             for name, kind, text, labels in rows
         ),
     )
@@ -188,7 +264,9 @@ def kind(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"mapping: name to {kind(next(each for each in values if each), definitions)}"
     if isinstance(of, list):
         return "text, number, true or false"
-    return {"integer": "whole number", "number": "number"}.get(str(of), "name" if "pattern" in schema else "text")
+    return {"integer": "whole number", "number": "number"}.get(
+        str(of), "name" if "pattern" in schema else "text"
+    )
 
 
 def keys(model: type[Section]) -> Iterator[tuple[str, Any, str]]:
@@ -216,7 +294,13 @@ def key_tables(model: type[Section]) -> str:
             continue
         title = words.SECTIONS[section.__name__]
         rows = [
-            (f"`{key}`", kind, _default(field), field.description or "", f"`{words.KEYS[section.__name__][key]}`")
+            (
+                f"`{key}`",
+                kind,
+                _default(field),
+                escaped(field.description or ""),
+                f"`{words.KEYS[section.__name__][key]}`",
+            )
             for key, field, kind in keys(section)
         ]
         parts.append(f"### {title}\n\n{first_sentence(section)}\n\n")
@@ -234,6 +318,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "reasons": reason_table,
     "errors": error_table,
     "predicates": predicate_table,
+    "retries": statement_retry_table,
+    "transactions": transaction_retry_table,
     "events": event_tables,
     "metrics": metric_table,
     "router_file": lambda: key_tables(RouterFile),

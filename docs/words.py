@@ -1,4 +1,4 @@
-"""What the generated tables say beyond the code: advice for each error, a title and an example for each key."""
+"""What the generated tables say beyond the code: advice for each error, an example for each key."""
 
 ERRORS = {
     "RouterError": "Catch it where any failure of the database is handled the same way.",
@@ -22,27 +22,45 @@ ERRORS = {
     "AuthenticationFailed": "Correct the user name or the password.",
     "DatabaseNotFound": "Create the database, schema or file, or correct the tenant's configuration.",
     "TooManyConnections": "Lower `connections.max`, or raise the limit of the server.",
-    "ConnectionLost": "Reads were tried elsewhere already. In a transaction: run it again with `session.run()`.",
+    "ConnectionLost": "Reads were tried elsewhere already. For a whole transaction use `session.run()`.",
     "CommitOutcomeUnknown": "Read whether it was applied, by a key of the request's own; then decide.",
     "DatabaseError": "The statement was refused; look at `code`.",
     "IntegrityError": "Tell the user which rule the data breaks; see `constraint` and `column`.",
-    "UniqueViolation": "Treat it as \"exists already\".",
+    "UniqueViolation": 'Treat it as "exists already".',
     "ForeignKeyViolation": "Tell that the other row is missing, or is still in use.",
     "NotNullViolation": "Ask for the missing value.",
     "CheckViolation": "Tell which rule the value breaks.",
     "DataError": "Check the value before it is sent.",
     "InvalidStatement": "Correct the SQL, or migrate the schema that it needs.",
     "PermissionDenied": "Grant the right to the database user, if it should have it.",
-    "ReadOnlyViolation": "Take the write out of the read-only transaction. On a primary: it is being demoted.",
+    "ReadOnlyViolation": "Take the write out of the read-only transaction; a primary may be changing roles.",
     "TransactionAborted": "Leave the block; put what may fail into a `savepoint()`.",
     "TransactionConflict": "Run the whole transaction again: `session.run()` does.",
     "Deadlock": "As above. If it is frequent, lock rows in the same order everywhere.",
     "SerializationFailure": "As above.",
     "LockTimeout": "As above. If it is frequent, keep transactions shorter.",
     "StatementCancelled": "Find out who cancelled it; reads were tried again already.",
-    "StaleStatement": "Nothing outside of a transaction: it was prepared again. Inside: run the transaction again.",
+    "StaleStatement": "Outside of a transaction it was prepared again already; inside, run it all again.",
     "ServerError": "Look into the server's log.",
 }
+
+# What can fail: in words, the classes that this means, and ``sent`` where it is not that of the class.
+FAILURES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("no connection", ("ConnectError", "TooManyConnections"), None),
+    ("wrong user or password", ("AuthenticationFailed",), None),
+    ("no such database or schema", ("DatabaseNotFound",), None),
+    ("no connection came free in time", ("PoolTimeout",), None),
+    ("connection lost, nothing sent", ("ConnectionLost",), "no"),
+    ("connection lost, no answer", ("ConnectionLost",), "unknown"),
+    ("no answer in time", ("StatementTimeout",), "unknown"),
+    ("stopped by the server's own limit", ("StatementTimeout",), "answered"),
+    ("conflict", ("Deadlock", "SerializationFailure", "LockTimeout"), None),
+    ("cancelled by somebody else", ("StatementCancelled",), None),
+    ("a write on a read-only node", ("ReadOnlyViolation",), None),
+    ("a prepared statement is out of date", ("StaleStatement",), None),
+    ("trouble of the server", ("ServerError",), None),
+    ("a refusal", ("IntegrityError", "DataError", "InvalidStatement", "PermissionDenied"), None),
+)
 
 SECTIONS = {
     "RouterFile": "router.yaml",

@@ -97,17 +97,19 @@ class Backend:
 class Target:
     """Hold what is known of one (tenant, schema), computed once per configuration generation."""
 
-    __slots__ = ("_pools", "backend", "binding", "database", "placement")
+    __slots__ = ("backend", "binding", "database", "limit", "placement", "pools")
 
     def __init__(self, placement: Placement, backend: Backend) -> None:
         self.placement = placement
         self.backend = backend
         self.database, self.binding = backend.driver.locate(placement)
-        self._pools: dict[Node, Pool] = {}
+        self.pools: dict[Node, Pool] = {}
+        settings = placement.settings
+        self.limit = settings.acquire_timeout + settings.statement_timeout  # of a request that sets none
 
     def pool(self, node: Node) -> Pool:
         """Return the pool that serves this target on a node."""
-        found = self._pools.get(node)
+        found = self.pools.get(node)
         if found is None:
-            found = self._pools[node] = self.backend.pool(node, self.database)
+            found = self.pools[node] = self.backend.pool(node, self.database)
         return found

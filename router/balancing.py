@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from router.topology import Node
 
@@ -51,7 +52,7 @@ def choose(
     """
     if len(candidates) == 1:
         return candidates[0]
-    nodes = [node for node in candidates if node.weight > 0.0] or candidates
+    nodes, even = _eligible(tuple(candidates))
     if len(nodes) == 1:
         return nodes[0]
     if policy is Policy.ROUND_ROBIN:
@@ -61,15 +62,31 @@ def choose(
     if policy is Policy.LEAST_IN_FLIGHT:
         fewest = min(load.get(node, _IDLE).in_flight for node in nodes)
         return _draw([node for node in nodes if load.get(node, _IDLE).in_flight == fewest], rng)
-    first = _draw(nodes, rng)
-    second = _draw([node for node in nodes if node is not first], rng)
+    if even and len(nodes) == 2:
+        one, two = _cost(nodes[0], load), _cost(nodes[1], load)
+        if one != two:
+            return nodes[one > two]
+    if even:
+        picked = int(rng.random() * len(nodes))
+        first, second = nodes[picked], nodes[picked - 1 - int(rng.random() * (len(nodes) - 1))]
+    else:
+        first = _draw(nodes, rng)
+        second = _draw([node for node in nodes if node is not first], rng)
     return first if _cost(first, load) <= _cost(second, load) else second
+
+
+@lru_cache(maxsize=1024)
+def _eligible(candidates: tuple[Node, ...]) -> tuple[tuple[Node, ...], bool]:
+    """Return the nodes that may be chosen, and whether all have the same weight."""
+    nodes = tuple(node for node in candidates if node.weight > 0.0) or candidates
+    return nodes, len({node.weight for node in nodes}) == 1
 
 
 def _cost(node: Node, load: Mapping[Node, Load]) -> float:
     """Estimate how long a request would take on ``node``, in seconds per unit of weight."""
     state = load.get(node, _IDLE)
-    return (state.in_flight + 1) * max(state.latency, LATENCY_FLOOR) / (node.weight or 1.0)
+    latency = state.latency
+    return (state.in_flight + 1) * (latency if latency > LATENCY_FLOOR else LATENCY_FLOOR) / (node.weight or 1.0)
 
 
 def _draw(nodes: Sequence[Node], rng: random.Random) -> Node:

@@ -21,6 +21,18 @@ class Sent(Enum):
     UNKNOWN = "unknown"  # sent, no answer: a write may or may not have been applied
 
 
+def _drop_frames(exc: BaseException | None) -> None:
+    """Drop the tracebacks of an exception and of all that led to it: frames hold passwords and values."""
+    seen: set[int] = set()
+    left = [exc]
+    while left:
+        found = left.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = None
+            left += [found.__cause__, found.__context__]
+
+
 _CONTEXT = ("tenant", "schema", "cluster", "node", "code", "fingerprint")
 
 
@@ -51,7 +63,8 @@ class RouterError(Exception):
         self.node: str | None = None
         self.fingerprint: str | None = None
         self.attempts: tuple[str, ...] = ()
-        self.cause = None if cause is None else cause.with_traceback(None)
+        self.cause = cause
+        _drop_frames(cause)
         if sent is not None:
             self.sent = sent
 

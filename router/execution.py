@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from router import events, retries
@@ -25,7 +25,8 @@ from router.errors import (
     StatementTimeout,
     WrongEventLoop,
 )
-from router.pools.lease import Lease
+from router.drivers.driver import Connection
+from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
 from router.retries import Verdict
@@ -35,15 +36,19 @@ from router.statements import Kind, Statement
 from router.tenants import Catalog
 from router.topology import Node, Role
 
+#: What no declaration makes a read: the session must see its effect, and it is never repeated unasked.
+_CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUSED_BY_REPLICA})
 _TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
 
 
-@dataclass(slots=True)
 class Affinity:
     """Hold what a session has learned: whether it wrote, and the one replica that it reads from."""
 
-    wrote: bool = False
-    replica: Node | None = None
+    __slots__ = ("replica", "wrote")
+
+    def __init__(self) -> None:
+        self.wrote = False
+        self.replica: Node | None = None
 
 
 @dataclass(slots=True)
@@ -69,12 +74,14 @@ class Request:
     reason: Reason = Reason.WRITE
     acquire: float = 0.0
     execute: float = 0.0
-    tried: set[Node] = field(default_factory=set)
+    tried: tuple[Node, ...] = ()
 
     @property
     def read(self) -> bool:
-        """Tell whether the statement is a read, by proof or by declaration."""
-        return self.verdict is Reason.READ or self.intent is Intent.READONLY
+        """Tell whether the statement is a read, by proof or by a declaration that is not plainly wrong."""
+        if self.verdict is Reason.READ:
+            return True
+        return self.intent is Intent.READONLY and self.verdict not in _CHANGES
 
     @property
     def repeatable(self) -> bool:
@@ -151,7 +158,10 @@ class Executor:
         from router.volatility import QUERY
 
         target = request.target
-        lease = await self.lease(target, target.backend.cluster.primary, request.deadline, bind=False)
+        pool = target.pool(target.backend.cluster.primary)
+        settings = target.placement.settings
+        deadline = min(request.deadline, self.clock() + settings.acquire_timeout)
+        lease = await self.lease_unbound(pool, deadline, settings.connect_timeout)
         try:
             rows: list[Row] = await lease.run("fetch_all", QUERY, (list(names),), self._left(request))
         finally:
@@ -171,7 +181,7 @@ class Executor:
 
     def choose(self, route: Route, target: Target, affinity: Affinity) -> Node:
         """Return the node to use: the session's replica while it is a candidate, else a choice by load."""
-        if route.role is Role.PRIMARY:
+        if len(route.candidates) == 1:
             return route.candidates[0]
         if affinity.replica is None or affinity.replica not in route.candidates:
             affinity.replica = target.backend.choose(route.candidates)
@@ -209,37 +219,92 @@ class Executor:
         raise failure
 
     async def _attempt(self, request: Request, route: Route) -> Any:
-        """Run one attempt on one node."""
-        clock = self.clock
-        target = request.target
-        node = self.choose(route, target, request.affinity)
-        request.node, request.role, request.reason = node, route.role, route.reason
+        """Run one attempt on one node.
+
+        While a connection is idle there is one await, the driver's own; taking and giving back are plain calls.
+        """
+        clock, target = self.clock, request.target
+        request.node = node = self.choose(route, target, request.affinity)
+        request.role, request.reason = route.role, route.reason
         request.attempts += 1
         health = target.backend.health
         load = health.load[node]
-        before = clock()
+        failure: RouterError
+        began = ready = clock()
         load.in_flight += 1
         try:
-            lease = await self.lease(target, node, request.deadline)
-            ready = clock()
-            request.acquire += ready - before
-            try:
-                value = await self._send(lease, request, ready)
-            finally:
-                lease.release()
-                took = clock() - ready
-                request.execute += took
+            pool = target.pools.get(node) or target.pool(node)
+            connection = pool.take(target.binding, began)
+            if connection is None or connection.binding != target.binding:
+                connection = await self._prepare(connection, pool, target, request.deadline)
+                ready = clock()
+                request.acquire += ready - began
+            value = await self._on(pool, connection, request, ready)
         except RouterError as error:
             failure = self._outcome(error, request)
         else:
+            took = clock() - ready
+            request.execute += took
             health.succeeded(node, took)
-            self._note_write(request, None)
+            if route.role is Role.PRIMARY:
+                self._note_write(request, None)
             return value
         finally:
             load.in_flight -= 1
+        request.execute += clock() - ready
         health.failed(node, failure)
         self._note_write(request, failure)
         raise failure
+
+    async def _on(self, pool: Pool, connection: Connection, request: Request, now: float) -> Any:
+        """Run a request on a connection and give the connection back, whatever happens."""
+        statement = request.statement
+        limit = request.deadline - now
+        most = request.target.placement.settings.statement_timeout
+        if request.work is not None or limit <= 0 or request.verb == "execute_raw":
+            lease = Lease(pool, connection)
+            try:
+                return await self._send(lease, request, now)
+            finally:
+                lease.release()
+        if statement.dirt > connection.dirt:
+            connection.dirt = statement.dirt
+        sql = pool.driver.text_for(statement, connection.binding)
+        error: RouterError
+        try:
+            value = await getattr(connection, request.verb)(sql, request.args, most if most < limit else limit)
+        except Exception as exc:
+            # raised below, outside of this block, so that the driver's exception is not its context
+            error, broken = judge(pool, connection, exc)
+        except BaseException:
+            pool.discard(connection, "cancelled")
+            raise
+        else:
+            pool.give(connection)
+            return value
+        if broken:
+            pool.discard(connection, "broken")
+        else:
+            pool.give(connection)
+        raise error
+
+    async def _prepare(
+        self, connection: Connection | None, pool: Pool, target: Target, deadline: float
+    ) -> Connection:
+        """Return a connection bound to the target: the one that was taken, or one that had to be waited for."""
+        settings = target.placement.settings
+        if connection is None:
+            now = self.clock()
+            asked = min(settings.acquire_timeout, deadline - now)
+            connection = await pool.acquire(target.binding, now + asked, asked, settings.connect_timeout)
+        if connection.binding != target.binding:
+            lease = Lease(pool, connection)
+            try:
+                await lease.bind(target.binding, max(deadline - self.clock(), 0.001))
+            except BaseException:
+                lease.release()
+                raise
+        return connection
 
     async def run_on(self, lease: Lease, request: Request) -> Any:
         """Run a request on a lease that is already held, such as a transaction's; nothing is repeated."""
@@ -358,42 +423,31 @@ class Executor:
         snapshot = request.target.backend.health.snapshot()
         if verdict is Verdict.PRIMARY:
             request.target.backend.remember_refused(request.statement)
+            request.verdict = Reason.REFUSED_BY_REPLICA  # a write after all: never repeat it unasked
             return to_primary(snapshot, Reason.REFUSED_BY_REPLICA)
         if request.role is Role.PRIMARY:
             return to_primary(snapshot, request.reason)
         if verdict is Verdict.ELSEWHERE and request.node is not None:
-            request.tried.add(request.node)
+            request.tried = (*request.tried, request.node)
         left = tuple(node for node in snapshot.replicas if node not in request.tried)
         return (
             Route(left, Role.REPLICA, request.reason) if left else to_primary(snapshot, Reason.REPLICA_FAILED)
         )
 
-    async def lease(self, target: Target, node: Node, deadline: float, *, bind: bool = True) -> Lease:
+    async def lease(self, target: Target, node: Node, deadline: float) -> Lease:
         """Return a lease on a node, bound to the target."""
-        binding = target.binding if bind else None
-        asked = target.placement.settings.acquire_timeout
-        connect = target.placement.settings.connect_timeout
-        lease = await self.lease_of(target.pool(node), deadline, asked, connect, binding)
-        if bind and lease.connection.binding != binding:
-            try:
-                await lease.bind(binding, max(deadline - self.clock(), 0.001))
-            except BaseException:
-                lease.release()
-                raise
-        return lease
+        pool = target.pool(node)
+        connection = pool.take(target.binding, self.clock())
+        if connection is None or connection.binding != target.binding:
+            connection = await self._prepare(connection, pool, target, deadline)
+        return Lease(pool, connection)
 
-    async def lease_of(
-        self, pool: Pool, deadline: float, asked: float, connect: float, binding: str | None = None
-    ) -> Lease:
-        """Return a lease of a pool, preferably one bound so already.
-
-        Waits at most ``asked`` seconds, and for a new connection at most ``connect`` of them.
-        """
-        connection = pool.take(binding)
+    async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
+        """Return a lease of a pool, whatever tenant its connection is bound to."""
+        now = self.clock()
+        connection = pool.take(None, now)
         if connection is None:
-            now = self.clock()
-            asked = min(asked, deadline - now)
-            connection = await pool.acquire(binding, now + asked, asked, connect)
+            connection = await pool.acquire(None, deadline, deadline - now, connect)
         return Lease(pool, connection)
 
     def _left(self, request: Request) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypedDict, TypeVar
+from itertools import accumulate
+from typing import NamedTuple, Protocol, TypedDict, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -93,12 +95,8 @@ class Metrics:
         self._namespace = namespace
         self._attached = False
         counter, histogram = self._counter, self._histogram
-        self._requests = counter("requests", "Requests", "cluster", "role", "kind", "outcome")
-        self._durations = histogram("request_duration", "Time of requests", "cluster", "role", "kind")
-        self._routes = counter("routes", "Routing decisions", "cluster", "role", "reason")
-        self._acquires = histogram(
-            "pool_acquire_duration", "Time until a connection was had", "cluster", "role"
-        )
+        self._requests = _Requests(namespace)
+        self.registry.register(self._requests)
         self._errors = counter("errors", "Requests that failed", "cluster", "error")
         self._retries = counter("retries", "Attempts that were followed by another", "error")
         self._opened = counter("connections_opened", "Connections established", "node")
@@ -107,10 +105,6 @@ class Metrics:
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
-        # labels() formats and locks on every call, half the cost of an observation; these keep its results.
-        self._request_children: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
-        self._route_children: dict[tuple[str, str, str], Counter] = {}
-        self._acquire_children: dict[tuple[str, str], Histogram] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, f"{text}.", labels, namespace=self._namespace, registry=self.registry)
@@ -130,7 +124,7 @@ class Metrics:
         if self._attached:
             raise UsageError("these metrics are attached already; requests would count twice. Make new ones")
         self._attached = True
-        dispatcher.subscribe(RequestEvent, self._on_request)
+        dispatcher.subscribe(RequestEvent, self._requests.count)
         dispatcher.subscribe(RequestFailed, self._on_failure)
         dispatcher.subscribe(RetryScheduled, self._on_retry)
         dispatcher.subscribe(SlowRequest, self._on_slow)
@@ -141,25 +135,6 @@ class Metrics:
         self.registry.register(_Listeners(dispatcher, self._namespace))
 
     # --- listeners -----------------------------------------------------------------------------------
-
-    def _on_request(self, event: RequestEvent) -> None:
-        cluster, role, kind, reason = _cluster(event), event.role, event.kind, event.reason
-        try:
-            requests, durations = self._request_children[cluster, role, kind, event.outcome]
-            routes = self._route_children[cluster, role, reason]
-            acquires = self._acquire_children[cluster, role]
-        except KeyError:
-            requests = self._requests.labels(cluster, role, kind, event.outcome)
-            durations = self._durations.labels(cluster, role, kind)
-            routes = self._routes.labels(cluster, role, reason)
-            acquires = self._acquires.labels(cluster, role)
-            self._request_children[cluster, role, kind, event.outcome] = requests, durations
-            self._route_children[cluster, role, reason] = routes
-            self._acquire_children[cluster, role] = acquires
-        requests.inc()
-        durations.observe(event.total)
-        routes.inc()
-        acquires.observe(event.acquire)
 
     def _on_failure(self, event: RequestFailed) -> None:
         self._errors.labels(_cluster(event), event.error).inc()
@@ -197,14 +172,128 @@ class Metrics:
     def summary(self) -> Summary:
         """Return the totals of this process."""
         return Summary(
-            requests=_totals(self._requests, "role"),
-            outcomes=_totals(self._requests, "outcome"),
-            reasons=_totals(self._routes, "reason"),
+            requests=self._requests.totals(lambda key: key.role),
+            outcomes=self._requests.totals(lambda key: key.outcome),
+            reasons=self._requests.totals(lambda key: key.reason),
             errors=_totals(self._errors, "error"),
             retries=_totals(self._retries, "error"),
             transactions=_totals(self._transactions, "outcome"),
             slow=sum(_totals(self._slow, "cluster").values()),
         )
+
+
+class _Key(NamedTuple):
+    """Name one kind of request."""
+
+    cluster: str
+    role: str
+    kind: str
+    outcome: str
+    reason: str
+
+
+class _Cell:
+    """Add up the requests of one kind."""
+
+    __slots__ = ("acquire", "acquires", "count", "durations", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.acquire = 0.0
+        self.durations = [0] * (len(BUCKETS) + 1)
+        self.acquires = [0] * (len(BUCKETS) + 1)
+
+
+class _Requests(Collector):
+    """Count and time requests in plain numbers; they become Prometheus metrics when scraped.
+
+    Every request passes here, and prometheus_client takes a lock for each of the six values that it changes:
+    3 microseconds against 0.6. The event loop is the only writer, so there is nothing to lock.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._cells: dict[tuple[str, str, str, str, str], _Cell] = {}
+
+    def count(self, event: RequestEvent) -> None:
+        node = event.node
+        cluster = "none" if node is None else node.cluster
+        cell = self._cells.get((cluster, event.role, event.kind, event.outcome, event.reason))
+        if cell is None:
+            key = (cluster, str(event.role), str(event.kind), event.outcome, str(event.reason))
+            cell = self._cells[key] = _Cell()
+        total, acquire = event.total, event.acquire
+        cell.count += 1
+        cell.seconds += total
+        cell.durations[bisect_left(BUCKETS, total)] += 1
+        if acquire:
+            cell.acquire += acquire
+            cell.acquires[bisect_left(BUCKETS, acquire)] += 1
+        else:
+            cell.acquires[0] += 1
+
+    def totals(self, label: Callable[[_Key], str]) -> dict[str, int]:
+        """Return the number of requests by a label."""
+        totals: dict[str, int] = {}
+        for key, cell in self._cells.items():
+            name = label(_Key(*key))
+            totals[name] = totals.get(name, 0) + cell.count
+        return totals
+
+    def collect(self) -> Iterator[Metric]:
+        cells = [(_Key(*key), cell) for key, cell in list(self._cells.items())]
+        yield self._counter(
+            "requests", "Requests.", ("cluster", "role", "kind", "outcome"), cells, lambda key: key[:4]
+        )
+        yield self._counter(
+            "routes", "Routing decisions.", ("cluster", "role", "reason"), cells, lambda key: (*key[:2], key[4])
+        )
+        yield self._histogram(
+            "request_duration",
+            "Time of requests.",
+            ("cluster", "role", "kind"),
+            [(key[:3], cell.durations, cell.seconds) for key, cell in cells],
+        )
+        yield self._histogram(
+            "pool_acquire_duration",
+            "Time until a connection was had.",
+            ("cluster", "role"),
+            [(key[:2], cell.acquires, cell.acquire) for key, cell in cells],
+        )
+
+    def _counter(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        cells: list[tuple[_Key, _Cell]],
+        values: Callable[[_Key], tuple[str, ...]],
+    ) -> Metric:
+        sums: dict[tuple[str, ...], int] = {}
+        for key, cell in cells:
+            sums[values(key)] = sums.get(values(key), 0) + cell.count
+        family = CounterMetricFamily(f"{self._namespace}_{name}", text, labels=labels)
+        for label_values, count in sums.items():
+            family.add_metric(label_values, count)
+        return family
+
+    def _histogram(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        parts: list[tuple[tuple[str, ...], list[int], float]],
+    ) -> Metric:
+        sums: dict[tuple[str, ...], tuple[list[int], float]] = {}
+        for values, counts, seconds in parts:
+            before, spent = sums.get(values, ([0] * len(counts), 0.0))
+            sums[values] = [one + two for one, two in zip(before, counts, strict=True)], spent + seconds
+        family = HistogramMetricFamily(f"{self._namespace}_{name}_seconds", text, labels=labels)
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        for values, (counts, seconds) in sums.items():
+            family.add_metric(values, list(zip(bounds, accumulate(counts), strict=True)), seconds)
+        return family
 
 
 class _Listeners(Collector):

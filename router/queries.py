@@ -27,7 +27,7 @@ class Options:
     idempotent: bool = False
 
 
-_PLAIN = Options()
+PLAIN = Options()
 
 
 def options(
@@ -40,11 +40,22 @@ def options(
 ) -> Options:
     """Return the options of a call; one shared object where nothing was said."""
     if not (readonly or primary or idempotent) and timeout is None and consistency is None:
-        return _PLAIN
+        return PLAIN
     if readonly and primary:
         raise UsageError("readonly=True and primary=True contradict each other. Give one of them")
     intent = Intent.READONLY if readonly else Intent.PRIMARY if primary else Intent.AUTO
-    return Options(intent, None if consistency is None else level(consistency), timeout, idempotent)
+    asked = None if consistency is None else level(consistency)
+    return Options(intent, asked, seconds(timeout), idempotent)
+
+
+def seconds(timeout: float | None) -> float | None:
+    """Return a timeout as it was given; one that leaves no time is a mistake, not "no limit"."""
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise UsageError(
+            f"timeout is {timeout!r}, but must be a number of seconds above 0. Leave it out to use the "
+            "tenant's own setting"
+        )
+    return timeout
 
 
 def level(name: Consistency | str) -> Consistency:
@@ -67,6 +78,8 @@ class Queries(ABC):
     Raises the errors of ``router.errors``; a write without an answer is ``CommitOutcomeUnknown``.
     """
 
+    __slots__ = ()
+
     @abstractmethod
     async def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Any:
         """Run one request."""
@@ -82,26 +95,10 @@ class Queries(ABC):
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
     ) -> list[Row]: ...  # fmt: skip
     async def fetch_all(
-        self,
-        sql: Any,
-        params: Params = None,
-        *,
-        into: type[Any] | None = None,
-        readonly: bool = False,
-        primary: bool = False,
-        timeout: float | None = None,
-        idempotent: bool = False,
-        consistency: Level = None,
+        self, sql: Any, params: Params = None, *, into: type[Any] | None = None, **given: Any
     ) -> list[Any]:
         """Run a statement and return all its rows."""
-        given = options(
-            readonly=readonly,
-            primary=primary,
-            timeout=timeout,
-            idempotent=idempotent,
-            consistency=consistency,
-        )
-        rows: list[Any] = await self._run("fetch_all", sql, params, given)
+        rows: list[Any] = await self._run("fetch_all", sql, params, options(**given) if given else PLAIN)
         return rows if into is None else list(map(converter(into), rows))
 
     @overload
@@ -115,36 +112,20 @@ class Queries(ABC):
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
     ) -> Row | None: ...  # fmt: skip
     async def fetch_one(
-        self,
-        sql: Any,
-        params: Params = None,
-        *,
-        into: type[Any] | None = None,
-        readonly: bool = False,
-        primary: bool = False,
-        timeout: float | None = None,
-        idempotent: bool = False,
-        consistency: Level = None,
+        self, sql: Any, params: Params = None, *, into: type[Any] | None = None, **given: Any
     ) -> Any:
         """Run a statement and return its first row, or ``None`` if it has none."""
-        given = options(
-            readonly=readonly,
-            primary=primary,
-            timeout=timeout,
-            idempotent=idempotent,
-            consistency=consistency,
-        )
-        row = await self._run("fetch_one", sql, params, given)
+        row = await self._run("fetch_one", sql, params, options(**given) if given else PLAIN)
         return row if into is None or row is None else converter(into)(row)
 
     async def fetch_value(self, sql: Any, params: Params = None, **given: Any) -> Any:
         """Run a statement and return the first column of its first row, or ``None`` if it has no row."""
-        row = await self._run("fetch_one", sql, params, options(**given))
+        row = await self._run("fetch_one", sql, params, options(**given) if given else PLAIN)
         return None if row is None else row[0]
 
     async def execute(self, sql: Any, params: Params = None, **given: Any) -> Result:
         """Run a statement and return its :class:`~router.rows.Result`: row count, generated key, rows."""
-        result: Result = await self._run("execute", sql, params, options(**given))
+        result: Result = await self._run("execute", sql, params, options(**given) if given else PLAIN)
         return result
 
     async def execute_many(self, sql: Any, params: Iterable[Mapping[str, object]], **given: Any) -> int:

@@ -70,7 +70,8 @@ def judge(error: RouterError, *, idempotent: bool, on_replica: bool) -> Verdict:
     if isinstance(error, DatabaseNotFound) and on_replica:
         return Verdict.ELSEWHERE  # a replica may not have replayed the creation yet
     if isinstance(error, StaleStatement):
-        return Verdict.AGAIN  # refused before it ran, whatever it is
+        # refused before it ran, whatever it is; or its rows could not be read
+        return Verdict.AGAIN if idempotent or error.sent is not Sent.UNKNOWN else Verdict.RAISE
     curable = isinstance(error, _TRANSIENT) and not isinstance(error, _HOPELESS)
     if not curable or not (idempotent or error.sent is Sent.NO):
         return Verdict.RAISE

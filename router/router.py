@@ -327,7 +327,8 @@ class Router:
         started = self._clock()
         error: str | None = None
         try:
-            lease = await executor.lease_of(backend.pool(node, database), started + timeout, timeout, timeout)
+            pool = backend.pool(node, database)
+            lease = await executor.lease_unbound(pool, started + timeout, timeout)
             try:
                 await lease.run("control", "SELECT 1", max(started + timeout - self._clock(), 0.001))
             finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -19,15 +19,6 @@ class Intent(StrEnum):
     PRIMARY = "primary"  # the caller wants the primary
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Hold what is known of a cluster's nodes at one moment; replaced, never changed."""
-
-    primary: Node
-    replicas: tuple[Node, ...]  # usable ones, in configured order
-    generation: int = 0
-
-
 class Route(NamedTuple):
     """Name the nodes that may serve a request, and why these."""
 
@@ -36,9 +27,30 @@ class Route(NamedTuple):
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Hold what is known of a cluster's nodes at one moment; replaced, never changed."""
+
+    primary: Node
+    replicas: tuple[Node, ...]  # usable ones, in configured order
+    generation: int = 0
+    # a route depends on nothing but the snapshot, the role and the reason: each is made once
+    _routes: dict[tuple[Role, Reason], Route] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def route(self, role: Role, reason: Reason) -> Route:
+        """Return the route to the primary or to the replicas, for ``reason``."""
+        found = self._routes.get((role, reason))
+        if found is None:
+            nodes = (self.primary,) if role is Role.PRIMARY else self.replicas
+            found = self._routes[role, reason] = Route(nodes, role, reason)
+        return found
+
+
 def to_primary(snapshot: Snapshot, reason: Reason) -> Route:
     """Route to the primary for ``reason``."""
-    return Route((snapshot.primary,), Role.PRIMARY, reason)
+    return snapshot.route(Role.PRIMARY, reason)
 
 
 def decide(
@@ -57,7 +69,7 @@ def decide(
     """
     if intent is Intent.PRIMARY:
         return to_primary(snapshot, Reason.DECLARED_PRIMARY)
-    if intent is Intent.READONLY:
+    if intent is Intent.READONLY and verdict is not Reason.REFUSED_BY_REPLICA:
         verdict = Reason.DECLARED_READ if verdict is not Reason.READ else verdict
     elif verdict is not Reason.READ:
         return to_primary(snapshot, verdict)
@@ -67,7 +79,7 @@ def decide(
         return to_primary(snapshot, Reason.OWN_WRITE)
     if not snapshot.replicas:
         return to_primary(snapshot, Reason.NO_REPLICA)
-    return Route(snapshot.replicas, Role.REPLICA, verdict)
+    return snapshot.route(Role.REPLICA, verdict)
 
 
 def decide_transaction(snapshot: Snapshot, *, readonly: bool, consistency: Consistency, wrote: bool) -> Route:
@@ -77,4 +89,4 @@ def decide_transaction(snapshot: Snapshot, *, readonly: bool, consistency: Consi
     route = decide(Reason.READ, snapshot, consistency=consistency, wrote=wrote)
     if route.role is Role.PRIMARY:
         return route
-    return Route(route.candidates, route.role, Reason.READ_TRANSACTION)
+    return snapshot.route(Role.REPLICA, Reason.READ_TRANSACTION)

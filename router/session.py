@@ -14,7 +14,7 @@ from router.consistency import Consistency
 from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
 from router.execution import Affinity, Executor, Request
 from router.pools.lease import Lease
-from router.queries import Options, Params, PreparedStatement, Queries, level
+from router.queries import Options, Params, PreparedStatement, Queries, level, seconds
 from router.requests import request_for
 from router.retries import Verdict
 from router.rows import Row
@@ -28,13 +28,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Session(Queries):
+class Session(Affinity, Queries):
     """Run a tenant's statements; make one for each request of the application, in the task that uses it.
 
     Outside of a transaction each statement commits by itself. Reads go to one replica, until the session
     writes: from then on it reads where its writes are seen. Inside of ``begin()`` or ``transaction()`` the
     session's own methods run in the transaction.
     """
+
+    __slots__ = ("_closed", "_consistency", "_context_id", "_executor", "_target", "_timeout", "_transaction")
 
     def __init__(
         self,
@@ -50,9 +52,10 @@ class Session(Queries):
         self._consistency = (
             target.placement.settings.consistency if consistency is None else level(consistency)
         )
-        self._timeout = timeout
+        self._timeout = seconds(timeout)
         self._context_id = context_id
-        self._affinity = Affinity()
+        self.wrote = False
+        self.replica = None
         self._transaction: Transaction | None = None
         self._closed = False
 
@@ -112,7 +115,7 @@ class Session(Queries):
 
     def _request(self, verb: str, sql: Any, params: Any, given: Options) -> Request:
         executor, target = self._executor, self._target
-        request = request_for(executor, target, self._affinity, verb, sql, params)
+        request = request_for(executor, target, self, verb, sql, params)
         settings = target.placement.settings
         limit = given.timeout or self._timeout or settings.acquire_timeout + settings.statement_timeout
         request.deadline += limit
@@ -138,7 +141,7 @@ class Session(Queries):
         self._check_open()
         open_ = self._current()
         if open_ is None:
-            request = self._request("stream", sql, params, Options(timeout=timeout))
+            request = self._request("stream", sql, params, Options(timeout=seconds(timeout)))
             proven = readonly or self._executor.verdict(request.statement, self._target) == "read"
             # not the session's own transaction: the loop's body may write through the session
             async with Transaction(self._unit(proven, None, timeout)) as own:
@@ -177,11 +180,11 @@ class Session(Queries):
         return Unit(
             self._executor,
             self._target,
-            self._affinity,
+            self,
             self._consistency,
             readonly,
             isolation,
-            timeout or self._timeout,
+            seconds(timeout) or self._timeout,
             self._context_id,
         )
 

@@ -11,7 +11,7 @@ from router import events
 from router.errors import CommitOutcomeUnknown, RouterError, TransactionStateError
 from router.execution import Request
 from router.pools.lease import Lease
-from router.queries import Options, Params, PreparedStatement, Queries
+from router.queries import Options, Params, PreparedStatement, Queries, seconds
 from router.requests import request_for
 from router.rows import Row
 from router.units import Unit
@@ -131,7 +131,7 @@ class Transaction(Queries):
         timeout: float | None = None,
     ) -> AsyncGenerator[Row, None]:
         """Iterate over the rows of a query with a cursor on the server."""
-        lease, request = self._request("stream", sql, params, timeout)
+        lease, request = self._request("stream", sql, params, seconds(timeout))
         async for row in self._unit.executor.stream_on(lease, request, batch):
             yield row
 
@@ -150,7 +150,7 @@ class Transaction(Queries):
         try:
             yield self
         except BaseException:
-            if self._unit.is_open and not lease.broken:
+            if self._unit.is_open and not lease.broken and not lease.over:
                 await self._control(lease, f"ROLLBACK TO SAVEPOINT {name}")
                 await self._control(lease, f"RELEASE SAVEPOINT {name}")
             raise

@@ -61,8 +61,8 @@ def _table(*rows: tuple[str, Verb]) -> dict[str, Verb]:
 
 
 # EXPLAIN can run what it explains (ANALYZE, also a verb of its own in MariaDB), except in SQLite. Text-level
-# transaction control is discarded because the pool would not know that a transaction is open; a text-level PREPARE because dropping it would
-# drop the driver's prepared statements too.
+# transaction control is discarded because the pool would not know that a transaction is open; a text-level
+# PREPARE because dropping it would drop the driver's prepared statements too.
 VERBS: Final[Mapping[Dialect, Mapping[str, Verb]]] = {
     Dialect.POSTGRESQL: _table(
         ("insert update delete merge truncate copy", _WRITE),

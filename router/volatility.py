@@ -18,11 +18,13 @@ _FRESH = 300.0  # seconds that an answer is believed
 _MOST = 10_000  # databases remembered
 _NOT_ASKED = "not asked"
 
-#: All functions outside of the system's own schema, and the named ones inside of it.
+#: All functions outside of the system's own schema, and the named functions and operators inside of it.
 QUERY = (
     "SELECT p.proname, bool_or(p.provolatile = 'v') FROM pg_catalog.pg_proc AS p "
     "JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace "
-    "WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') OR p.proname = ANY($1) GROUP BY p.proname"
+    "WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') OR p.proname = ANY($1) GROUP BY p.proname "
+    "UNION ALL SELECT o.oprname, bool_or(p.provolatile = 'v') FROM pg_catalog.pg_operator AS o "
+    "JOIN pg_catalog.pg_proc AS p ON p.oid = o.oprcode WHERE o.oprname = ANY($1) GROUP BY o.oprname"
 )
 
 Ask = Callable[[tuple[str, ...]], Awaitable[Iterable[Row]]]

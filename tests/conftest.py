@@ -12,6 +12,11 @@ from typing import TypeVar
 
 import pytest
 
+from tests.doubles import server as server  # a scripted engine, for faults on demand
+from tests.engines import engine as engine  # the fixtures of the suite over all engines
+from tests.engines import heard as heard
+from tests.engines import items as items
+from tests.engines import router as router
 from tests.servers import MariadbCluster, PostgresqlCluster, RedisServer, ServerMissing, watchdog
 
 Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer)

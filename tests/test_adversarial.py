@@ -1,7 +1,9 @@
 """The adversarial list against the classifier: nothing that changes anything is called a read."""
 
 import logging
+import sqlite3
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,37 @@ def test_the_parser_behind_us_logs_nothing(caplog: pytest.LogCaptureFixture) -> 
             statement_of(case._replace(sql=case.sql.replace("1", "'canary-7c1f'")))
     assert "canary" not in caplog.text
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+SQLITE_OBJECTS = """
+CREATE TABLE t (id, a, b, c, d, data, "update", "delete", "insert");
+CREATE INDEX i ON t (b);
+CREATE TABLE u (b);
+CREATE TABLE a (id);
+CREATE TABLE b (id, z);
+INSERT INTO t (a, b, data) VALUES (1, 2, '{"x": 1}');
+"""
+
+
+def test_a_read_only_sqlite_takes_what_we_call_reads(tmp_path: Path) -> None:
+    """On the real engine no statement that we would send to a reader wants to write."""
+    path = tmp_path / "a.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.executescript(SQLITE_OBJECTS)
+    before = path.read_bytes()
+    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    ran = 0
+    for case in CASES:
+        if case.dialect is not Dialect.SQLITE or not goes_to_replica(case):
+            continue
+        try:
+            reader.execute(case.sql).fetchall()
+            ran += 1
+        except sqlite3.OperationalError as error:
+            assert error.sqlite_errorname == "SQLITE_ERROR", case.sql  # not valid here; never SQLITE_READONLY
+        assert not reader.in_transaction, case.sql
+    assert reader.total_changes == 0
+    assert ran >= 22
+    writer.close()
+    reader.close()
+    assert path.read_bytes() == before

@@ -18,7 +18,8 @@ _ROWS = "(SELECT md5(string_agg(x::text, '|' ORDER BY x::text)) FROM {} x)"
 _PRIMARY_STATE = f"""
     SELECT {_ROWS.format("t")}, {_ROWS.format("accounts")}, {_ROWS.format("log")},
            (SELECT concat_ws('/', last_value, is_called) FROM s),
-           (SELECT concat_ws('/', last_value, is_called) FROM log_id_seq), {_ROWS.format("pg_db_role_setting")},
+           (SELECT concat_ws('/', last_value, is_called) FROM log_id_seq),
+           {_ROWS.format("pg_db_role_setting")},
            (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc),
            (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_replication_slots)
 """

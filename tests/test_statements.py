@@ -324,7 +324,8 @@ def test_no_verb_that_changes_is_taken_for_a_read() -> None:
 
 _WORDS = """
     select from where insert into update delete with as ( ) ( ) , ; t a b 1 'x' :p for lock in
-    share mode values returning * = :: table nextval lower coalesce @v := "q" `q` order by limit union all join on recursive
+    share mode values returning * = :: table nextval lower coalesce @v := "q" `q` order by
+    limit union all join on recursive
 """
 WORDS = st.sampled_from(_WORDS.split())
 

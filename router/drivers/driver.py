@@ -127,6 +127,13 @@ class Connection(ABC):
         """Roll the transaction back."""
         await self.control("ROLLBACK", timeout)
 
+    def survives(self, error: RouterError) -> bool:
+        """Tell whether an open transaction is still open on the server, or refuses all else, after ``error``.
+
+        Where the server has ended it, the next statement would commit by itself.
+        """
+        return True
+
     @abstractmethod
     async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
         """Set the session state of a tenant; raise if the tenant's place does not exist."""

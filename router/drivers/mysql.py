@@ -7,6 +7,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import aiomysql
@@ -14,7 +15,7 @@ from pymysql.constants import CLIENT, FIELD_TYPE
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.mysql_errors import translate
-from router.errors import ConfigurationError, Problem, RouterError
+from router.errors import ConfigurationError, Deadlock, Problem, RouterError, SerializationFailure
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -23,6 +24,10 @@ from router.tenants import Placement
 # MariaDB 10.2.4 know it. aiomysql has no method for it (MySQL internals manual, COM_RESET_CONNECTION).
 _COM_RESET_CONNECTION = 0x1F
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+# Modes under which "x" is a name, or a backslash in a string is itself; the last ones switch those on.
+_UNREADABLE = frozenset(
+    {"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "ORACLE", "MSSQL", "DB2", "POSTGRESQL", "MAXDB"}
+)
 _SENDABLE = frozenset(
     {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
     | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
@@ -73,10 +78,29 @@ class MysqlConnection(Connection):
         return Result(cursor.rowcount, cursor.lastrowid or None, columns, _rows(cursor))
 
     async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+        rows = [_adapted(each) for each in args]
         async with asyncio.timeout(timeout):
-            cursor = await self._raw.cursor()
-            changed = await cursor.executemany(sql, [_adapted(each) for each in args])
-        return int(changed or 0)
+            if self.in_transaction:
+                return await self._batch(sql, rows)
+            # the batch may go out as several statements, each of which would commit by itself
+            await self._raw.query("START TRANSACTION")
+            try:
+                changed = await self._batch(sql, rows)
+            except Exception:
+                await self._undo()
+                raise
+            await self._raw.query("COMMIT")
+        return changed
+
+    async def _undo(self) -> None:
+        try:
+            await self._raw.query("ROLLBACK")
+        except Exception:  # closing undoes it too; the caller raises what went wrong first
+            self._raw.close()
+
+    async def _batch(self, sql: str, rows: Sequence[tuple[object, ...]]) -> int:
+        cursor = await self._raw.cursor()
+        return int(await cursor.executemany(sql, rows) or 0)
 
     async def execute_raw(self, text: str, timeout: float) -> None:
         async with asyncio.timeout(timeout):
@@ -109,6 +133,10 @@ class MysqlConnection(Connection):
         async with asyncio.timeout(timeout):
             await self._raw.query(text)
 
+    def survives(self, error: RouterError) -> bool:
+        # these roll the whole transaction back, savepoints included (MariaDB manual, "InnoDB Lock Modes")
+        return not isinstance(error, Deadlock | SerializationFailure)
+
     async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             await self._raw.select_db(binding or self._initial)
@@ -118,6 +146,23 @@ class MysqlConnection(Connection):
             await self._raw._execute_command(_COM_RESET_CONNECTION, b"")
             await self._raw._read_ok_packet()
             await self._raw.set_charset(self._raw.charset)
+            # the reset went back to the server's default, which may be off: writes would not be committed
+            await self._raw.query("SET SESSION autocommit = 1")
+            # aiomysql runs these options of the configuration at connect only
+            if self._raw.sql_mode is not None:
+                await self._raw.query(f"SET sql_mode={self._raw.sql_mode}")
+            if self._raw.init_command is not None:
+                await self._raw.query(self._raw.init_command)
+        await self.set_up(timeout)
+
+    async def set_up(self, timeout: float) -> None:
+        """Set what a fresh session needs: strings as the lexer and the driver read them, and read-only."""
+        async with asyncio.timeout(timeout):
+            await self._raw.query("SELECT @@SESSION.sql_mode")
+            modes = str(self._raw._result.rows[0][0]).split(",")
+            if not _UNREADABLE.isdisjoint(modes):
+                kept = ",".join(mode for mode in modes if mode not in _UNREADABLE)
+                await self._raw.query(f"SET SESSION sql_mode = '{kept}'")
             if self._readonly:
                 await self._raw.query(_READ_ONLY)
 
@@ -146,6 +191,16 @@ def _adapt(value: object) -> object:
     if isinstance(value, tuple(_SENDABLE - {type(None)})):
         return value  # a subclass, such as an enum of text
     raise TypeError(f"{type(value).__name__} is not a type that MySQL has")
+
+
+def _escape(raw: aiomysql.Connection, value: object) -> str:
+    """Return a value as SQL text.
+
+    aiomysql 0.3.2 has no words for bytes beside a PyMySQL from 1.2 on, and writes a bytearray's ``repr``.
+    """
+    if isinstance(value, bytes | bytearray):
+        return f"_binary X'{value.hex()}'"
+    return cast("str", aiomysql.Connection.escape(raw, value))
 
 
 def _rows(cursor: aiomysql.Cursor) -> list[Row]:
@@ -191,13 +246,19 @@ class MysqlDriver(Driver):
             db=endpoint.database or None,
             autocommit=True,
             client_flag=CLIENT.FOUND_ROWS,
-            init_command=_READ_ONLY if endpoint.readonly else None,
             connect_timeout=timeout,
             ssl=endpoint.tls,
             program_name=endpoint.application,
             **options,
         )
-        return MysqlConnection(raw, endpoint.database, endpoint.readonly)
+        raw.escape = partial(_escape, raw)  # on the connection: SQLAlchemy's cursors ask it too
+        connection = MysqlConnection(raw, endpoint.database, endpoint.readonly)
+        try:
+            await connection.set_up(timeout)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def translate(self, exc: BaseException) -> RouterError:
         return translate(exc)

@@ -128,6 +128,9 @@ def translate(exc: BaseException) -> RouterError:
 
 def _answered(exc: err.MySQLError) -> RouterError:
     code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+    if isinstance(exc, err.ProgrammingError) and not code:
+        # PyMySQL's own: it could not write a value, such as NaN, as SQL text
+        return errors.ParameterError("a parameter has a value that MySQL does not have", cause=exc)
     text = str(exc.args[1]) if len(exc.args) > 1 else ""
     kind = _class_of(exc, code)
     sent = Sent.ANSWERED if kind is errors.StatementTimeout else None

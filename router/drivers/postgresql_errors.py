@@ -93,6 +93,10 @@ def translate(exc: BaseException) -> RouterError:
         return error
     if isinstance(exc, TimeoutError):
         return errors.StatementTimeout("the statement did not finish in time and was cancelled", cause=exc)
+    if isinstance(exc, asyncpg.OutdatedSchemaCacheError):
+        # found while the rows were read: the statement itself has run
+        text = "a schema change made the known types invalid"
+        return errors.StaleStatement(text, sent=Sent.UNKNOWN, cause=exc)
     if isinstance(exc, asyncpg.InterfaceError):
         # asyncpg says "connection is closed" before it writes anything
         sent = Sent.NO if "is closed" in str(exc) else Sent.UNKNOWN

@@ -23,6 +23,7 @@ from router.statements import Dialect
 from router.tenants import Placement
 
 _NATIVE = frozenset({int, float, str, bytes, type(None), bool})
+_INSERT = re.compile(r"\b(?:insert(?:\s+or\s+\w+)?|replace)\s+into\b", re.IGNORECASE)
 _BUSY = 5.0  # seconds that SQLite itself waits for a lock of another process, unless options say otherwise
 
 
@@ -60,16 +61,23 @@ def _execute(raw: sqlite3.Connection, sql: str, args: tuple[object, ...]) -> Res
     try:
         described = cursor.description
         if described is None:
-            return Result(max(cursor.rowcount, 0), cursor.lastrowid, (), [])
+            changed = max(cursor.rowcount, 0)
+            return Result(changed, _generated(cursor, sql, changed), (), [])
         names = tuple([each[0] for each in described])
         rows = list(map(row_class(names), cursor.fetchall()))
         first = rows[0] if rows else ()
         types = [type(value).__name__ for value in first] or ["unknown"] * len(names)
         changed = raw.total_changes - before
         columns = tuple(map(Column, names, types))
-        return Result(changed or len(rows), cursor.lastrowid, columns, cast("list[Row]", rows))
+        key = _generated(cursor, sql, changed)
+        return Result(changed or len(rows), key, columns, cast("list[Row]", rows))
     finally:
         cursor.close()
+
+
+def _generated(cursor: sqlite3.Cursor, sql: str, changed: int) -> int | None:
+    """Return the key that an INSERT generated; after anything else SQLite repeats the one before."""
+    return cursor.lastrowid if changed and _INSERT.search(sql) else None
 
 
 def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object, ...]]) -> int:
@@ -85,6 +93,21 @@ def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object
     if own:
         raw.execute("COMMIT")
     return changed
+
+
+class _Work:
+    """Call a function with arguments that aiosqlite's log must not show: it writes what it runs at DEBUG."""
+
+    __slots__ = ("_args", "_function", "_raw")
+
+    def __init__(self, function: Any, raw: sqlite3.Connection, args: tuple[Any, ...]) -> None:
+        self._function, self._raw, self._args = function, raw, args
+
+    def __call__(self) -> Any:
+        return self._function(self._raw, *self._args)
+
+    def __repr__(self) -> str:
+        return f"<{self._function.__name__}>"
 
 
 class SqliteConnection(Connection):
@@ -112,7 +135,7 @@ class SqliteConnection(Connection):
         try:
             async with asyncio.timeout(timeout):
                 execute: Any = self._raw._execute
-                return await execute(function, self._raw._conn, *args)
+                return await execute(_Work(function, self._raw._conn, args))
         except (TimeoutError, asyncio.CancelledError):
             # the thread runs on after a cancellation; the interrupt makes the statement stop and undo
             self._raw._conn.interrupt()
@@ -158,6 +181,10 @@ class SqliteConnection(Connection):
 
     async def rollback(self, timeout: float) -> None:
         await self._call(timeout, _rollback)
+
+    def survives(self, error: RouterError) -> bool:
+        # a full disk, an I/O error and an interrupted write roll back (sqlite.org/lang_transaction.html)
+        return bool(self._raw.in_transaction)
 
     async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
         """Do nothing: a tenant's schema is a file, and a connection has one file for life."""

@@ -11,7 +11,14 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from router.drivers.driver import Connection
-from router.errors import CommitOutcomeUnknown, ConcurrentUse, ConnectionLost, RouterError, Sent
+from router.errors import (
+    CommitOutcomeUnknown,
+    ConcurrentUse,
+    ConnectionLost,
+    RouterError,
+    Sent,
+    TransactionAborted,
+)
 from router.pools.pool import Pool
 from router.retries import outcome_unknown
 from router.rows import Row
@@ -40,6 +47,7 @@ class Lease:
         "busy",
         "connection",
         "isolation",
+        "over",
         "pool",
         "readonly",
         "streaming",
@@ -52,6 +60,7 @@ class Lease:
         self.connection = connection
         self.broken = ""  # why the connection must not be used again; "" if it may
         self.busy = False
+        self.over = False  # the transaction has ended without commit() or rollback(): an error did it
         self.streaming = False  # rows of a stream stand before whatever the server would answer next
         self.readonly = False
         self.isolation: str | None = None
@@ -66,6 +75,7 @@ class Lease:
                 "another statement is running on this connection, or a stream of it is not read to its end. "
                 "Give each task, and each stream, a session of its own"
             )
+        self.check_transaction(verb)
         self.busy = True
         try:
             return await getattr(self.connection, verb)(*args, **options)
@@ -75,18 +85,29 @@ class Lease:
             error = self.judge(exc)
         except BaseException:
             self.broken = "cancelled"
+            self.over = self.connection.in_transaction
             raise
         finally:
             self.busy = False
         raise error
 
+    def check_transaction(self, verb: str = "") -> None:
+        """Refuse a statement after an error that ended its transaction: it would commit by itself."""
+        if self.over and verb != "rollback":
+            raise TransactionAborted(
+                "an earlier error has ended this transaction, nothing of it was applied. Begin a new one",
+                sent=Sent.NO,
+            )
+
     def judge(self, exc: BaseException) -> RouterError:
         """Translate a driver's exception, and note whether the connection can still be trusted."""
-        error = self.pool.driver.translate(exc)
-        if error.sent is Sent.UNKNOWN or isinstance(error, ConnectionLost) or self.connection.closed:
+        error, broken = judge(self.pool, self.connection, exc)
+        if broken:
             self.broken = "broken"
-        node = self.pool.endpoint.node
-        return error.at(cluster=node.cluster, node=node.name)
+        connection = self.connection
+        if connection.in_transaction and (self.broken == "broken" or not connection.survives(error)):
+            self.over = True
+        return error
 
     async def bind(self, binding: str | None, timeout: float) -> None:
         """Set the connection to a tenant's place, if it is not set so already."""
@@ -94,13 +115,18 @@ class Lease:
         if connection.binding == binding:
             return
         connection.binding = "\0unknown"  # until the server has answered; matches no binding
-        await self.run("bind", self.pool.endpoint, binding, timeout)
+        try:
+            await self.run("bind", self.pool.endpoint, binding, timeout)
+        except RouterError as error:
+            error.sent = Sent.NO  # of the statement that the lease is for
+            raise
         connection.binding = binding
 
     async def begin(self, timeout: float = _CONTROL) -> None:
         """Begin a transaction."""
         # set first: a cancelled BEGIN may have reached the server
         self.connection.in_transaction = True
+        self.over = False
         await self.run("begin", readonly=self.readonly, isolation=self.isolation, timeout=timeout)
 
     async def commit(self, timeout: float = _CONTROL) -> None:
@@ -130,6 +156,7 @@ class Lease:
         """Roll the transaction back."""
         await self.run("rollback", timeout)
         self.connection.in_transaction = False
+        self.over = False
 
     async def stream(
         self, sql: str, args: tuple[object, ...], batch: int, timeout: float
@@ -149,3 +176,11 @@ class Lease:
             self.pool.discard(self.connection, self.broken)
         else:
             self.pool.give(self.connection)
+
+
+def judge(pool: Pool, connection: Connection, exc: BaseException) -> tuple[RouterError, bool]:
+    """Return our error for a driver's exception, and whether the connection must not be used again."""
+    error = pool.driver.translate(exc)
+    broken = error.sent is Sent.UNKNOWN or isinstance(error, ConnectionLost) or connection.closed
+    node = pool.endpoint.node
+    return error.at(cluster=node.cluster, node=node.name), broken

@@ -11,16 +11,19 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
-from router import errors, events
+from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import ConnectionLost, PoolTimeout, RouterClosed, RouterError, StatementTimeout
+from router.errors import PoolTimeout, RouterClosed, RouterError
+from router.pools.opening import Opener
 from router.pools.reaper import Reaper
 from router.statements import Dirt
 
 _CLEANUP = 5.0  # seconds that a reset or an orderly close may take in the background
+_WARM = 5.0  # seconds that opening a connection may take that nobody waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,11 @@ class PoolStatus:
 
 
 class _Turn(Enum):
-    """What a waiter is told when it gets no connection: there is room to open one."""
+    """What a waiter is told when it gets no connection."""
 
-    OPEN = "open"
+    OPEN = "open"  # a slot is reserved for it, to open a connection of its own
+    LATE = "late"  # its time is up
+    CLOSED = "closed"  # the pool is
 
 
 class Pool:
@@ -72,6 +77,7 @@ class Pool:
         self.driver = driver
         self.limits = limits
         self.closed = False
+        self._opener = Opener(endpoint, driver, reaper)
         self._reaper = reaper
         self._emit = emit
         self._clock = clock
@@ -86,7 +92,7 @@ class Pool:
 
     # --- lending -----------------------------------------------------------------------------------------
 
-    def take(self, binding: str | None) -> Connection | None:
+    def take(self, binding: str | None, now: float) -> Connection | None:
         """Lend an idle connection at once, one with this binding if there is any; else return ``None``."""
         idle = self._idle
         while idle:
@@ -95,7 +101,7 @@ class Pool:
                 connection = self._prefer(binding, connection)
             if connection.closed:
                 self._forget(connection, "broken")
-            elif connection.expires_at <= self._clock():
+            elif connection.expires_at <= now:
                 self._retire(connection, "lifetime")
             else:
                 self._used.add(connection)
@@ -111,9 +117,7 @@ class Pool:
                 return found
         return last
 
-    async def acquire(
-        self, binding: str | None, deadline: float, asked: float, connect: float
-    ) -> Connection:
+    async def acquire(self, binding: str | None, deadline: float, asked: float, connect: float) -> Connection:
         """Lend a connection: an idle one, a new one, or the next that comes free.
 
         ``deadline`` is on the monotonic clock; ``asked`` is the caller's own timeout, for the message;
@@ -124,116 +128,109 @@ class Pool:
             ConnectError: a new one could not be established.
             RouterClosed: the pool is closed.
         """
-        while True:
-            self._check_open()
-            if not self._waiting and (connection := self.take(binding)) is not None:
-                return connection
-            if self._size < self.limits.max:
-                return await self._open(deadline, asked, connect)
-            turn = await self._wait(deadline, asked)
-            if isinstance(turn, Connection):
-                return turn
+        if self.closed:
+            raise self._closed_error()
+        connection = self.take(binding, self._clock())
+        if connection is not None:
+            return connection
+        if self._size < self.limits.max:
+            self._size += 1
+            return await self._open(deadline, asked, connect)
+        turn = await self._wait(deadline, asked)
+        return turn if isinstance(turn, Connection) else await self._open(deadline, asked, connect)
 
     async def _wait(self, deadline: float, asked: float) -> Connection | _Turn:
+        """Stand in the queue until a connection or a slot is handed over."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Connection | _Turn] = loop.create_future()
-        timer = loop.call_later(max(deadline - self._clock(), 0), waiter.cancel)
+        timer = loop.call_later(max(deadline - self._clock(), 0), _resolve, waiter, _Turn.LATE)
         self._waiting.append(waiter)
         try:
-            return await waiter
+            turn = await waiter
+            if turn is _Turn.LATE:
+                raise self._timeout(asked)
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                # cancelled after the connection was handed over: pass it on, or it would be lost
                 self._pass_on(waiter.result())
-                raise
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise self._timeout(asked) from None
+            raise
         finally:
             timer.cancel()
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
+        if turn is _Turn.CLOSED:
+            raise self._closed_error()
+        return turn
 
     def _pass_on(self, turn: Connection | _Turn) -> None:
+        """Give away what was handed over to a waiter that was cancelled just then, or it would be lost."""
         if isinstance(turn, Connection):
             self.give(turn)
-        else:
-            self._wake()
+        elif turn is _Turn.OPEN:
+            self._free()
 
     def _timeout(self, asked: float) -> PoolTimeout:
-        status = self.status()
+        node, most = self.endpoint.node, self.limits.max
         return PoolTimeout(
-            f"no connection to {status.node} came free within {asked:g} s: {status.in_use} of {status.max} in "
-            f"use, {status.waiting} waiting. Raise connections.max, or find who holds them for so long"
-        )
+            f"no connection to {node.label} came free within {asked:.3g} s: {self._size - len(self._idle)} of "
+            f"{most} in use, {len(self._waiting)} waiting. Raise connections.max, or find who holds them for "
+            "so long"
+        ).at(cluster=node.cluster, node=node.name)
 
     async def _open(self, deadline: float, asked: float, connect: float) -> Connection:
-        """Open a connection in a slot of its own; give the slot up if that fails."""
-        self._size += 1
-        try:
-            connection, error = await self._connect(min(connect, deadline - self._clock()))
-        except BaseException:
+        """Open a connection in a slot that is reserved for it; give the slot up if that fails."""
+        left = deadline - self._clock()
+        if left <= 0:
             self._free()
-            raise
-        if connection is None or error is not None:
-            self._free()
-            raise error or PoolTimeout(f"no time was left of {asked:g} s to open a connection")
+            raise PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
+        connection = await self._connect(min(connect, left))
         self._used.add(connection)
         return connection
 
-    async def _connect(self, timeout: float) -> tuple[Connection | None, RouterError | None]:
-        """Return a connection or the error: raising here would chain frames that hold the password."""
-        if timeout <= 0:
-            return None, None
+    async def _connect(self, timeout: float) -> Connection:
         started = self._clock()
-        endpoint = self.endpoint
         try:
-            async with asyncio.timeout(timeout):
-                connection = await self.driver.connect(endpoint, timeout)
-        except Exception as exc:
-            error = connect_error(self.driver.translate(exc), endpoint, timeout)
-            self._tell_failed(error, self._clock() - started)
-            return None, error
+            opened = await self._opener.open(timeout)
+        except BaseException:
+            self._free()
+            raise
         now = self._clock()
+        if isinstance(opened, RouterError):
+            self._free()
+            if not isinstance(opened, RouterClosed):
+                self._tell(
+                    events.ConnectionFailed,
+                    now - started,
+                    error=type(opened).__name__,
+                    code=opened.code,
+                    message=opened.message,
+                )
+            raise opened
         self._opened += 1
-        connection.id = self._opened
-        connection.opened_at = connection.used_at = now
+        opened.id = self._opened
+        opened.opened_at = opened.used_at = now
         # jittered, or all connections of a burst would expire at the same moment
-        connection.expires_at = now + self.limits.lifetime * (1 - self._rng.uniform(0, 0.1))
-        self._emit(
-            events.ConnectionOpened(
-                self._wall(),
-                endpoint.node,
-                self.driver.name,
-                endpoint.database,
-                endpoint.login.username,
-                now - started,
-            )
-        )
-        return connection, None
+        opened.expires_at = now + self.limits.lifetime * (1 - self._rng.uniform(0, 0.1))
+        self._tell(events.ConnectionOpened, now - started)
+        if self.closed:  # meanwhile
+            self._retire(opened, "closed")
+            raise self._closed_error()
+        return opened
 
-    def _tell_failed(self, error: RouterError, duration: float) -> None:
+    def _tell(self, kind: type[events.ConnectionEvent], duration: float, **more: str | None) -> None:
+        """Emit an event about one connection."""
         endpoint = self.endpoint
+        login, name = endpoint.login, self.driver.name
         self._emit(
-            events.ConnectionFailed(
-                self._wall(),
-                endpoint.node,
-                self.driver.name,
-                endpoint.database,
-                endpoint.login.username,
-                duration,
-                error=type(error).__name__,
-                code=error.code,
-                message=error.message,
-            )
+            kind(self._wall(), endpoint.node, name, endpoint.database, login.username, duration, **more)
         )
 
     # --- taking back -------------------------------------------------------------------------------------
 
     def give(self, connection: Connection) -> None:
         """Take a connection back; a dirty one is cleaned in the background first, or closed."""
-        self._used.discard(connection)
+        if connection not in self._used:
+            return  # cut by close()
+        self._used.remove(connection)
         if connection.closed:
             self._forget(connection, "broken")
         elif self.closed:
@@ -247,8 +244,9 @@ class Pool:
 
     def discard(self, connection: Connection, reason: str) -> None:
         """Take a connection back that nobody may use again; its slot is free at once."""
-        self._used.discard(connection)
-        self._retire(connection, reason)
+        if connection in self._used:
+            self._used.remove(connection)
+            self._retire(connection, reason)
 
     async def _clean(self, connection: Connection) -> None:
         try:
@@ -269,10 +267,8 @@ class Pool:
             self._retire(connection, "closed")
             return
         while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
+            if _resolve(self._waiting.popleft(), connection):
                 self._used.add(connection)
-                waiter.set_result(connection)
                 return
         connection.used_at = self._clock()
         self._idle.append(connection)
@@ -283,38 +279,22 @@ class Pool:
         self._reaper.submit(lambda: _close(connection), connection.terminate)
 
     def _forget(self, connection: Connection, reason: str) -> None:
-        endpoint = self.endpoint
-        self._emit(
-            events.ConnectionClosed(
-                self._wall(),
-                endpoint.node,
-                self.driver.name,
-                endpoint.database,
-                endpoint.login.username,
-                self._clock() - connection.opened_at,
-                reason=reason,
-            )
-        )
+        self._tell(events.ConnectionClosed, self._clock() - connection.opened_at, reason=reason)
         self._free()
 
     def _free(self) -> None:
+        """Give a slot up: to the first in the queue, so that nobody new gets it before."""
+        while self._waiting:
+            if _resolve(self._waiting.popleft(), _Turn.OPEN):
+                return
         self._size -= 1
         if self._empty is not None and not self._size:
             self._empty.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        """Tell the first in the queue that there is room to open a connection."""
-        while self._waiting and self._size < self.limits.max:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(_Turn.OPEN)
-                return
 
     # --- the pool as a whole -----------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Close idle connections that are broken, expired, or idle for too long."""
+        """Close idle connections that are broken, expired, or idle for too long; open what ``min`` wants."""
         now = self._clock()
         for connection in list(self._idle):
             if connection.closed:
@@ -327,6 +307,14 @@ class Pool:
                 continue
             self._idle.remove(connection)
             self._retire(connection, reason)
+        for _ in range(0 if self.closed else self.limits.min - self._size):
+            self._size += 1
+            self._reaper.submit(self._warm, self._free)
+
+    async def _warm(self) -> None:
+        """Open a connection to keep ready; a failure is told, and tried again at the next sweep."""
+        with suppress(RouterError):
+            self._offer(await self._connect(_WARM))
 
     def status(self) -> PoolStatus:
         """Return the numbers of this moment."""
@@ -342,26 +330,27 @@ class Pool:
             self.limits.max,
         )
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise RouterClosed(f"the pool of {self.endpoint.node.label} is closed")
+    def _closed_error(self) -> RouterClosed:
+        return RouterClosed(f"the pool of {self.endpoint.node.label} is closed. Open a new router")
 
     async def close(self, timeout: float) -> int:
         """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
         self.closed = True
         while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(_Turn.OPEN)  # the waiter looks again and finds the pool closed
+            _resolve(self._waiting.popleft(), _Turn.CLOSED)
         while self._idle:
             self._retire(self._idle.pop(), "closed")
+        self._opener.cancel()
         if self._size:
-            self._empty = asyncio.Event()
+            self._empty = self._empty or asyncio.Event()
             try:
                 async with asyncio.timeout(timeout):
                     await self._empty.wait()
             except TimeoutError:
                 return self._cut()
+            except BaseException:
+                self._cut()
+                raise
         return 0
 
     def _cut(self) -> int:
@@ -382,16 +371,9 @@ async def _close(connection: Connection) -> None:
             raise
 
 
-def connect_error(error: RouterError, endpoint: Endpoint, timeout: float) -> RouterError:
-    """Say of an error that it happened while connecting, so that nothing was sent."""
-    if isinstance(error, StatementTimeout):
-        error = errors.ConnectError(f"no answer within {timeout:g} s", cause=error.cause)
-    elif isinstance(error, ConnectionLost):
-        error = errors.ConnectError(error.message, code=error.code, cause=error.cause)
-    error.sent = errors.Sent.NO
-    node = endpoint.node
-    error.message = (
-        f"cannot connect to {node.label} at {node.address} as {endpoint.login.username}: {error.message}"
-    )
-    error.args = (error.message,)
-    return error.at(cluster=node.cluster, node=node.name)
+def _resolve(waiter: asyncio.Future[Connection | _Turn], turn: Connection | _Turn) -> bool:
+    """Tell a waiter its turn, unless it has left the queue."""
+    if waiter.done():
+        return False
+    waiter.set_result(turn)
+    return True

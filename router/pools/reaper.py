@@ -17,14 +17,17 @@ class Reaper:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def submit(self, work: Callable[[], Coroutine[Any, Any, None]], instead: Callable[[], None]) -> None:
         """Start ``work`` in the background, or call ``instead`` at once if too much is under way."""
         if len(self._tasks) >= self._most:
             instead()
             return
-        task = asyncio.get_running_loop().create_task(work())
+        self.adopt(asyncio.get_running_loop().create_task(work()))
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Wait for ``task`` too when draining: work that its caller has given up on."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -33,11 +36,13 @@ class Reaper:
 
     async def drain(self, timeout: float) -> int:
         """Wait for what is under way, at most ``timeout`` seconds; cancel the rest and return its number."""
-        if not self._tasks:
-            return 0
-        _, left = await asyncio.wait(set(self._tasks), timeout=max(timeout, 0))
-        for task in left:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while self._tasks and (left := end - loop.time()) > 0:  # one clean-up may hand over another
+            await asyncio.wait(set(self._tasks), timeout=left)
+        late = set(self._tasks)
+        for task in late:
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1)
-        return len(left)
+        if late:
+            await asyncio.wait(late, timeout=1)
+        return len(late)

@@ -9,9 +9,11 @@ from contextlib import suppress
 
 from router import events
 from router.drivers.driver import Driver, Endpoint
+from router.errors import RouterClosed
 from router.pools.pool import Limits, Pool, PoolStatus
 from router.pools.reaper import Reaper
 
+_FAREWELL = 1.0  # seconds for orderly good-byes when the grace is used up
 _SWEEP = 5.0  # seconds between sweeps for idle connections, jittered
 
 
@@ -33,12 +35,18 @@ class Pools:
         self._reaper = Reaper()
         self._pools: dict[tuple[str, str, str], Pool] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
 
     def pool(self, endpoint: Endpoint, driver: Driver, limits: Limits) -> Pool:
-        """Return the pool of an endpoint; no connection is opened before the first request."""
+        """Return the pool of an endpoint; no connection is opened before the first request.
+
+        Raises RouterClosed after close: a pool made then would never be closed.
+        """
         key = (endpoint.node.label, endpoint.database, endpoint.login.username)
         found = self._pools.get(key)
         if found is None:
+            if self._closed:
+                raise RouterClosed("the router is closed. Open a new one")
             found = self._pools[key] = Pool(
                 endpoint,
                 driver,
@@ -65,11 +73,14 @@ class Pools:
 
     async def close(self, grace: float) -> int:
         """Close all pools within ``grace`` seconds; return how many connections had to be cut."""
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
         left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
-        await self._reaper.drain(grace)
+        await self._reaper.drain(max(end - loop.time(), _FAREWELL))
         return sum(left)

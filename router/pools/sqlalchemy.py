@@ -150,7 +150,7 @@ class Bridge:
 
 
 def _lease_of(connection: Any) -> Lease | None:
-    """Return the lease behind SQLAlchemy's connection; ``None`` while SQLAlchemy asks the server's version."""
+    """Return the lease behind SQLAlchemy's connection; ``None`` while it asks the server's version."""
     record = getattr(connection, "_connection_record", None)
     return None if record is None else record.info.get("lease")
 
@@ -184,8 +184,11 @@ def _rollback(connection: Any) -> None:
 
 
 def _started(
-    _conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _executemany: bool
+    conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _executemany: bool
 ) -> None:
+    lease = _lease_of(conn.connection)
+    if lease is not None:
+        lease.check_transaction()
     context.router_started = time.monotonic()
 
 

@@ -1,0 +1,124 @@
+"""The demonstration: it ends with ok only if every step did what it says."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from router import demo
+from router.cli.app import app
+from router.cli.stage import JsonTeller
+from router.execution import Executor, Request
+from router.reasons import Reason
+from router.routing import Route, to_primary
+
+ROOT = Path(__file__).parent.parent
+
+
+def spawn(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the demonstration as a process of its own, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "router", "demo", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_demo_ends_with_ok() -> None:
+    """All steps are shown, every check holds, the last line says so; the folder is gone afterwards."""
+    found = spawn()
+    lines = found.stdout.splitlines()
+    assert (found.returncode, found.stderr, lines[-1]) == (0, "", "demo: ok")
+    assert all(
+        any(line.startswith(f"{n} {step.title} ") for line in lines) for n, step in enumerate(demo.STEPS, 1)
+    )
+    assert "NOT SO" not in found.stdout
+    for word in (
+        "LockTimeout",
+        "UniqueViolation",
+        "UnknownTenant",
+        "UnknownSchema",
+        "slow-query log",
+        "writing_cte",
+    ):
+        assert word in found.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_demo_fits_its_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is wider than the terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")  # a terminal without colours, so that lines can be measured
+    found = CliRunner().invoke(app, ["demo"], env={"COLUMNS": str(columns)})
+    assert found.exit_code == 0
+    assert max(map(len, found.stdout.splitlines())) <= columns
+
+
+def test_demo_as_json_shows_every_kind_of_route() -> None:
+    """Each line is one request or the result; writes are on the primary, reads on both readers."""
+    found = spawn("--json")
+    *requests, last = map(json.loads, found.stdout.splitlines())
+    assert (found.returncode, found.stderr, last) == (0, "", {"demo": "ok"})
+    assert {request["tenant"] for request in requests} == {"acme", "globex", "initech"}
+    assert {request["schema"] for request in requests} == {"main", "analytics"}
+    assert {request["role"] for request in requests if request["kind"] in ("write", "ddl")} == {"primary"}
+    readers = Counter(request["node"] for request in requests if request["role"] == "replica")
+    assert set(readers) == {"reader-1", "reader-2"}
+    errors = [request["error"] for request in requests if request["outcome"] == "error"]
+    assert errors == ["InvalidStatement", "UniqueViolation"]
+    assert all(request["ms"] >= 0 for request in requests)
+
+
+def test_demo_fails_if_reads_leave_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router that sends every read to the primary makes the step of the reads fail, and the command."""
+
+    decide = Executor.decide
+
+    def timid(self: Executor, request: Request) -> Route:
+        if request.read:
+            return to_primary(request.target.backend.health.snapshot(), Reason.NO_REPLICA)
+        return decide(self, request)
+
+    monkeypatch.setattr(Executor, "decide", timid)
+    found = CliRunner().invoke(app, ["demo"])
+    assert found.exit_code == 1
+    assert found.stdout.splitlines()[-1] == "demo: failed (step 3 Reads: every read went to a reader)"
+
+
+def test_demo_fails_if_the_error_is_not_portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A duplicate key that is not recognised fails its step; --json says so in its last line."""
+    monkeypatch.setattr(demo, "is_unique_violation", lambda error: False)
+    found = CliRunner().invoke(app, ["demo", "--json"])
+    last = json.loads(found.stdout.splitlines()[-1])
+    assert found.exit_code == 1
+    assert last["demo"] == "failed"
+    assert last["step"].startswith("6 Transaction: the duplicate is a portable error")
+
+
+async def test_demo_fails_if_a_step_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stops a step is told as its failure; the steps after it are not run."""
+    monkeypatch.setattr(demo, "CREATE_VISITS", "CREATE TABLE visits (")
+    failed = await demo.run(JsonTeller())
+    assert failed is not None
+    assert failed.startswith("1 Tables: stopped by InvalidStatement ")
+
+
+async def test_demo_does_not_retry_what_was_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the other program's lock there is no retry, and the step that shows one fails."""
+
+    def idle(file: Path, taken: Any, release: Any) -> None:
+        taken.set()
+
+    monkeypatch.setattr(demo, "_hold_lock", idle)
+    failed = await demo.run(JsonTeller())
+    assert failed == "8 Busy: the file was busy (LockTimeout), and was tried again: 0x"
