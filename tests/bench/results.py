@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -85,24 +85,25 @@ class Results:
         ratios = [mine / theirs for mine, theirs in self.compare(cell, other)]
         return median(ratios) if ratios else None
 
-    def all_lines(self, bare: dict[str, str]) -> Iterator[Line]:
-        """Yield a line for each cell; ``bare`` names the arm that each arm is measured against."""
+    def all_lines(self, bare: dict[str, tuple[str, ...]]) -> Iterator[Line]:
+        """Yield a line for each cell; ``bare`` names the arms that each arm is measured against."""
         groups = dict.fromkeys((cell.workload, cell.tasks, cell.loop) for cell in self.rounds)
         for workload, tasks, loop in groups:
             for arm in NAMES:
                 cell = Cell(workload, arm, tasks, loop)
                 if self.rounds.get(cell):
-                    yield self._line(cell, bare)
+                    yield self._line(cell, bare[arm])
         yield from self.lines
 
-    def _line(self, cell: Cell, bare: dict[str, str]) -> Line:
+    def _line(self, cell: Cell, bare: tuple[str, ...]) -> Line:
         samples = list(self.rounds[cell].values())
-        against = Cell(cell.workload, bare[cell.arm], cell.tasks, cell.loop)
-        ratios = [mine / theirs for mine, theirs in self.compare(cell, against)]
+        first, *more = [replace(cell, arm=name) for name in bare]
+        ratios = [mine / theirs for mine, theirs in self.compare(cell, first)]
         all_rps = [sample.rps for sample in samples]
         extra: dict[str, Any] = {"rounds": len(samples), "spread": [min(all_rps), max(all_rps)]}
         if ratios:
             extra["vs_bare_spread"] = [min(ratios), max(ratios)]
+        extra |= {f"vs_{other.arm}": self.ratio(cell, other) for other in more}
         return Line(
             cell,
             median(all_rps),

@@ -17,6 +17,7 @@ from tests.bench.results import Cell, Results
 from tests.bench.texts import STREAMED
 from tests.bench.workloads import WORKLOADS
 
+_FIRST = 0.02  # seconds of the first warm-up, in which connections open, at least
 _OPENING = 20.0  # seconds that an arm may take to connect
 
 Progress = Callable[[Cell], None]
@@ -31,7 +32,7 @@ class Effort:
     warm_up: float
     loops: tuple[str, ...]
     memory: bool = True  # trace the memory of every arm's stream, not of the router's and the bare one's only
-    limit: float = inf  # seconds after which only the first round goes on; the streams have but that one
+    limit: float = inf  # seconds after which only point_read has further rounds; the streams have but one
 
 
 def runner(loop: str) -> asyncio.Runner:
@@ -96,8 +97,9 @@ class _Run:
                     await self._memory(cell)
 
     def _late(self, cell: Cell) -> bool:
-        hurry = self._effort.limit < inf
-        return hurry and (cell.workload == "stream" or time.monotonic() > self._until)
+        if self._effort.limit == inf or cell.workload == "point_read":
+            return False
+        return cell.workload == "stream" or time.monotonic() > self._until
 
     async def _cell(self, cell: Cell, number: int, stack: AsyncExitStack) -> None:
         if self._results.lacks(cell.workload, cell.arm):
@@ -107,8 +109,7 @@ class _Run:
         if opened is None:
             return
         operation = workload.bind(opened)
-        # the first time connections open, statements get prepared and caches fill
-        warm_up = self._effort.warm_up if cell in self._warm else max(self._effort.warm_up, 0.03)
+        warm_up = self._effort.warm_up if cell in self._warm else max(self._effort.warm_up, _FIRST)
         self._warm.add(cell)
         try:
             # a heavy request is no warm-up: point reads open the connections as well

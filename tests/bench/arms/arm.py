@@ -14,7 +14,7 @@ class Arm(ABC):
 
     name: ClassVar[str]
     place: ClassVar[str] = "postgresql"  # name of the place it connects to
-    bare: ClassVar[str] = "bare_asyncpg"  # the arm that it is measured against
+    bare: ClassVar[tuple[str, ...]] = ("bare_asyncpg",)  # what it is measured against: vs_bare is the first
     note: ClassVar[str] = ""  # what a reader of its figures has to know
     unfit: ClassVar[dict[str, str]] = {}  # workload -> why it takes no part
 

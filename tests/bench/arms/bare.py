@@ -114,6 +114,7 @@ class Pgbouncer(BareAsyncpg):
 
     name = "pgbouncer"
     place = "pgbouncer"
+    bare = ("bare_asyncpg", "bare_asyncpg_nocache")
     unfit: ClassVar[dict[str, str]] = {}
     note = "by transaction 1.18 knows no prepared statements: statement_cache_size=0, as bare_asyncpg_nocache"
     options: ClassVar[dict[str, Any]] = {"statement_cache_size": 0}

@@ -18,7 +18,7 @@ S_READ, S_WRITE, S_LOOK, S_ROWS, S_STREAM, S_INSERT = map(texts.question, texts.
 class BareAiomysql(Arm):
     """Give each task a connection to the primary and one to the replica."""
 
-    name, place, bare = "bare_aiomysql", "mariadb", "bare_aiomysql"
+    name, place, bare = "bare_aiomysql", "mariadb", ("bare_aiomysql",)
 
     async def open(self) -> None:
         servers = self.servers
@@ -84,7 +84,7 @@ class BareAiomysql(Arm):
 class BareAiosqlite(Arm):
     """One writer and two readers for all tasks: as many connections, and so threads, as ours has."""
 
-    name, place, bare = "bare_aiosqlite", "sqlite", "bare_aiosqlite"
+    name, place, bare = "bare_aiosqlite", "sqlite", ("bare_aiosqlite",)
     note = "reads by execute_fetchall, the one call of aiosqlite that changes threads only once"
 
     async def open(self) -> None:

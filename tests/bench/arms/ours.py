@@ -124,10 +124,10 @@ class OursOrm(OursText):
 class OursMysql(OursText):
     """The text path on MariaDB."""
 
-    name, place, bare = "router_mysql", "mariadb", "bare_aiomysql"
+    name, place, bare = "router_mysql", "mariadb", ("bare_aiomysql",)
 
 
 class OursSqlite(OursText):
     """The text path on SQLite."""
 
-    name, place, bare = "router_sqlite", "sqlite", "bare_aiosqlite"
+    name, place, bare = "router_sqlite", "sqlite", ("bare_aiosqlite",)
