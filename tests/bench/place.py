@@ -3,6 +3,7 @@
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,23 +66,35 @@ class World:
 def world(names: set[str]) -> Iterator[World]:
     """Start the servers that the places called ``names`` need, with data in them, and end them afterwards."""
     built = World()
+    proxies = names & {"pgbouncer", "pgpool"}
     with ExitStack() as stack:
-        proxies = names & {"pgbouncer", "pgpool"}
-        if "postgresql" in names or proxies:
-            with _noting(built, "postgresql", *proxies):
-                cluster = _postgresql(stack)
-                built.places["postgresql"] = _place("postgresql", cluster)
-                built.cleaners.append(lambda: cluster.run(f"TRUNCATE {SCHEMA}.bulk"))
-                for name in proxies:
-                    with _noting(built, name):
-                        start = _pgbouncer if name == "pgbouncer" else _pgpool
-                        built.places[name] = start(stack, cluster)
-        if "mariadb" in names:
-            with _noting(built, "mariadb"):
-                built.places["mariadb"] = _mariadb(stack, built)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            starting = []
+            if "postgresql" in names or proxies:
+                starting.append(pool.submit(_start_postgresql, stack, built, proxies))
+            if "mariadb" in names:
+                starting.append(pool.submit(_start_mariadb, stack, built))
+        for each in starting:
+            each.result()
         if "sqlite" in names:
             built.places["sqlite"] = _sqlite(stack)
         yield built
+
+
+def _start_postgresql(stack: ExitStack, built: World, proxies: set[str]) -> None:
+    with _noting(built, "postgresql", *proxies):
+        cluster = _postgresql(stack)
+        built.places["postgresql"] = _place("postgresql", cluster)
+        built.cleaners.append(lambda: cluster.run(f"TRUNCATE {SCHEMA}.bulk"))
+        for name in proxies:
+            with _noting(built, name):
+                start = _pgbouncer if name == "pgbouncer" else _pgpool
+                built.places[name] = start(stack, cluster)
+
+
+def _start_mariadb(stack: ExitStack, built: World) -> None:
+    with _noting(built, "mariadb"):
+        built.places["mariadb"] = _mariadb(stack, built)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ _PLACES = {
 _PAIR = ("bare_asyncpg", "router")  # the arms of most figures
 
 FULL = Effort(rounds=5, seconds=0.25, warm_up=0.05, loops=LOOPS)
-QUICK = Effort(rounds=3, seconds=0.05, warm_up=0.005, loops=LOOPS, memory=False, limit=18.0)
+QUICK = Effort(rounds=3, seconds=0.04, warm_up=0.005, loops=LOOPS, memory=False, limit=18.0)
 
 
 def place_of(arm: str) -> str:
@@ -51,7 +51,7 @@ def quick(workloads: Collection[str], arms: Collection[str], loops: Collection[s
                 yield from _group(workload, workload.tasks[-1], first, pair)
     if "point_read" in workloads:
         read = WORKLOADS["point_read"]
-        yield from _group(read, 1, first, arms)
+        yield from _group(read, 1, first, pair)
         for loop in loops:
             if loop != first:
                 yield from _group(read, 1, loop, pair)
