@@ -3,11 +3,13 @@
 ``from router import Router`` is all that most programs need.
 """
 
+import logging
+
 from router.capture import Failure, Success, capture
 from router.config import Config, Secret, load, parse
 from router.consistency import Consistency
 from router.dispatcher import Dispatcher, Subscription
-from router.drivers.registry import register
+from router.drivers.registry import engines, register
 from router.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
@@ -49,6 +51,7 @@ __all__ = [
     "load",
     "parse",
     "register",
+    "engines",
     # words
     "Consistency",
     "Reason",
@@ -79,3 +82,6 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# a library is silent unless the application configures logging
+logging.getLogger("router").addHandler(logging.NullHandler())

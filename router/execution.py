@@ -115,7 +115,10 @@ class Executor:
 
     def target(self, tenant: str, schema: str | None) -> Target:
         """Return the target of (tenant, schema); raises UnknownTenant or UnknownSchema."""
-        found = self._targets.get((tenant, schema))
+        try:
+            found = self._targets.get((tenant, schema))
+        except TypeError:  # not hashable, such as a list out of a JSON body; the catalog refuses it
+            found = None
         if found is None:
             placement = self._catalog.lookup(tenant, schema)
             if len(self._targets) >= _TARGETS:

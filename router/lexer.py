@@ -123,7 +123,7 @@ def lex(text: str, dialect: Dialect) -> list[Token]:
     Raises :class:`StatementError` with the position, never the content, for NUL, text that is not valid
     Unicode, a literal or comment that is not closed, and another driver's placeholders.
     """
-    _check_characters(text)
+    check_characters(text)
     match = _PATTERNS[dialect].match
     tokens: list[Token] = []
     position, length = 0, len(text)
@@ -156,7 +156,8 @@ def fold(name: str) -> str:
     return name.translate(_ASCII_LOWER)
 
 
-def _check_characters(text: str) -> None:
+def check_characters(text: str) -> None:
+    """Raise StatementError for a text that no server can be sent: with NUL, or not encodable."""
     nul = text.find("\0")
     if nul >= 0:
         raise StatementError(f"statement has a NUL at character {nul + 1}. No server takes it; remove it")

@@ -98,8 +98,9 @@ class Queries(ABC):
         self, sql: Any, params: Params = None, *, into: type[Any] | None = None, **given: Any
     ) -> list[Any]:
         """Run a statement and return all its rows."""
+        make = None if into is None else converter(into)  # a mistake must show before the statement runs
         rows: list[Any] = await self._run("fetch_all", sql, params, options(**given) if given else PLAIN)
-        return rows if into is None else list(map(converter(into), rows))
+        return rows if make is None else list(map(make, rows))
 
     @overload
     async def fetch_one(
@@ -115,8 +116,9 @@ class Queries(ABC):
         self, sql: Any, params: Params = None, *, into: type[Any] | None = None, **given: Any
     ) -> Any:
         """Run a statement and return its first row, or ``None`` if it has none."""
+        make = None if into is None else converter(into)  # a mistake must show before the statement runs
         row = await self._run("fetch_one", sql, params, options(**given) if given else PLAIN)
-        return row if into is None or row is None else converter(into)(row)
+        return row if make is None or row is None else make(row)
 
     async def fetch_value(self, sql: Any, params: Params = None, **given: Any) -> Any:
         """Run a statement and return the first column of its first row, or ``None`` if it has no row."""

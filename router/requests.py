@@ -9,6 +9,7 @@ from typing import Any
 from router.backend import Target
 from router.errors import RouterError, StatementError
 from router.execution import Affinity, Executor, Request
+from router.lexer import check_characters
 from router.reasons import Reason
 from router.statements import Dialect, Dirt, Kind, Statement
 
@@ -56,6 +57,9 @@ _REFUSED = {
 
 def raw_statement(text: str, dialect: Dialect) -> Statement:
     """Return the stand-in for a text that is not looked at: it may do anything."""
+    check_characters(text)
+    if not text.strip():
+        raise StatementError("statement is empty. Pass the text to run")
     return Statement(
         text=text,
         dialect=dialect,

@@ -105,7 +105,7 @@ def outcome_unknown(error: RouterError) -> bool:
 
 def delay(attempt: int, policy: Policy, rng: random.Random) -> float:
     """Return the seconds to wait after failed attempt ``attempt`` (from 1): full jitter, growing twofold."""
-    ceiling = policy.min_wait * 2.0 ** min(attempt, 60)  # beyond that only the float would grow
+    ceiling = policy.min_wait * 2.0 ** min(attempt - 1, 60)  # beyond that only the float would grow
     return rng.uniform(0.0, min(policy.max_wait, ceiling))
 
 

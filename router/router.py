@@ -23,7 +23,7 @@ from router.execution import Affinity, Executor, Request
 from router.metrics import Metrics
 from router.pools.pool import PoolStatus
 from router.pools.registry import Pools
-from router.queries import Params, level
+from router.queries import Params, level, seconds
 from router.reasons import Reason
 from router.routing import Intent
 from router.rows import Result, Row
@@ -154,6 +154,8 @@ class Router:
         """
         if self._closed:
             return 0
+        if self._executor is not None:
+            self._executor.check_loop()
         self._closed = True
         self._executor = None
         cut = await self._pools.close(grace) if self._pools is not None else 0
@@ -168,6 +170,10 @@ class Router:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._executor is not None else "not open"
+        return f"<Router {state}: {len(self._config.clusters)} clusters, {len(self._config.tenants)} tenants>"
 
     def _running(self) -> Executor:
         if self._executor is None:
@@ -311,15 +317,21 @@ class Router:
         return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants))
 
     async def ping(self, *, timeout: float = 5.0) -> tuple[Ping, ...]:
-        """Ask every node for an answer, all at once, each within ``timeout`` seconds."""
+        """Ask every node for an answer, primaries first, each within ``timeout`` seconds."""
         executor = self._running()
-        asked = [
-            self._ping(executor, backend, database, node, timeout)
-            for name, backend in self._backends.items()
-            for database in [building.any_database(self._config, name, executor)]
-            for node in backend.cluster.nodes
-        ]
-        return tuple(await asyncio.gather(*asked))
+        executor.check_loop()
+        seconds(timeout)
+
+        async def ping(name: str, backend: Backend) -> list[Ping]:
+            database = building.any_database(self._config, name, executor)
+            # the primary first: it creates the file of a new SQLite database, which its readers need
+            first, *others = backend.cluster.nodes
+            answer = await self._ping(executor, backend, database, first, timeout)
+            asked = [self._ping(executor, backend, database, node, timeout) for node in others]
+            return [answer, *await asyncio.gather(*asked)]
+
+        answers = await asyncio.gather(*(ping(*each) for each in self._backends.items()))
+        return tuple(answer for each in answers for answer in each)
 
     async def _ping(
         self, executor: Executor, backend: Backend, database: str, node: Any, timeout: float

@@ -69,6 +69,11 @@ class Session(Affinity, Queries):
         """Return the logical schema, ``None`` for the tenant's main one."""
         return self._target.placement.schema
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "in a transaction" if self._current() is not None else "open"
+        place = self.tenant if self.schema is None else f"{self.tenant}/{self.schema}"
+        return f"<Session {place} {state}{', wrote' if self.wrote else ''}>"
+
     # --- life --------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -227,6 +232,7 @@ class Session(Affinity, Queries):
 
         async def once(verdict: Verdict) -> T:
             async with self.transaction() as transaction:
+                transaction.unit.retried = False
                 return await function(transaction, *args, **kwargs)
 
         def judge(error: RouterError) -> Verdict:

@@ -54,13 +54,13 @@ class Catalog:
         cluster = self._clusters[config.cluster]
         physical = config.schema
         if schema is not None:
-            if schema not in config.schemas:
+            if not isinstance(schema, str) or schema not in config.schemas:
                 raise _unknown_schema(config, schema)
             physical = config.schemas[schema]
         return Placement(tenant, schema, cluster, config.database or "", physical, config.settings)
 
     def _tenant(self, tenant: str) -> TenantConfig:
-        found = self._tenants.get(tenant)
+        found = self._tenants.get(tenant) if isinstance(tenant, str) else None
         if found is None:
             # no list of tenants and no near miss: the error may reach a caller who guesses names
             raise UnknownTenant(

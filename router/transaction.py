@@ -38,6 +38,10 @@ class Transaction(Queries):
         """Tell whether the transaction has begun and not ended."""
         return self._unit.is_open
 
+    def __repr__(self) -> str:
+        state = f"open on {self._unit.node.label}" if self.is_open else "ended" if self._begun else "not begun"
+        return f"<Transaction {self._unit.target.placement.tenant} {state}>"
+
     # --- begin and end -----------------------------------------------------------------------------------
 
     async def begin(self) -> None:
@@ -55,6 +59,7 @@ class Transaction(Queries):
             TransactionStateError: the transaction is not open.
         """
         unit, lease = self._unit, self._unit.lease
+        unit.executor.check_loop()
         failure: BaseException
         try:
             await lease.commit(unit.target.placement.settings.statement_timeout)
@@ -84,6 +89,7 @@ class Transaction(Queries):
     async def rollback(self, error: BaseException | None = None) -> None:
         """Roll back; a connection that cannot do that is closed, which has the same effect."""
         unit, lease = self._unit, self._unit.lease
+        unit.executor.check_loop()
         try:
             await _undo(lease)
         finally:
@@ -144,6 +150,7 @@ class Transaction(Queries):
     async def savepoint(self) -> AsyncIterator[Self]:
         """Undo only the block if it fails; the transaction goes on."""
         lease = self._unit.lease
+        self._unit.executor.check_loop()
         self._savepoints += 1
         name = f"router_{self._savepoints}"
         await self._control(lease, f"SAVEPOINT {name}")

@@ -32,6 +32,7 @@ class Unit:
     isolation: str | None = None
     timeout: float | None = None  # of the whole begin, and of each statement
     context_id: str | None = None
+    retried: bool = True  # False where the caller repeats the whole unit: attempts would multiply
     statements: int = 0
     began: float = 0.0
     route: Route = field(init=False)
@@ -49,7 +50,9 @@ class Unit:
     def lease(self) -> Lease:
         """Return the lease; raises TransactionStateError if the unit is not open."""
         if self._lease is None:
-            raise TransactionStateError("the transaction is not open: it has not begun, or has ended")
+            raise TransactionStateError(
+                "the transaction is not open: it has not begun, or has ended. Begin a new one"
+            ).at(tenant=self.target.placement.tenant)
         return self._lease
 
     @property
@@ -73,10 +76,15 @@ class Unit:
         )
         failure: RouterError
         try:
+            first: RouterError | None = None
             try:
                 await self._attempt(begin, deadline)
             except RouterError as error:
-                await self._again(error, begin, deadline)
+                if not self.retried:
+                    raise
+                first = error
+            if first is not None:
+                await self._again(first, begin, deadline)
             return
         except RouterError as error:
             failure = self.describe(error)
@@ -130,6 +138,7 @@ class Unit:
             clock=self.executor.clock,
             rng=self.executor.rng,
             deadline=deadline,
+            before=lambda retry: self.executor.tell_transaction_retry(self.target, retry),
         )
 
     def close(self) -> Node:

@@ -17,6 +17,7 @@ from tests.engines import engine as engine  # the fixtures of the suite over all
 from tests.engines import heard as heard
 from tests.engines import items as items
 from tests.engines import router as router
+from tests.engines import wanted
 from tests.servers import MariadbCluster, PostgresqlCluster, RedisServer, ServerMissing, watchdog
 
 Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer)
@@ -32,6 +33,18 @@ def start_or_skip(make: Callable[[], Started]) -> Started:
         pytest.skip(str(exc))
     server.start()
     return server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark of tests that only some engines can run."""
+    config.addinivalue_line("markers", "engines(*names): run the test on these engines only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not meant for an engine: a skip would look like something missing."""
+    left_out = [item for item in items if not wanted(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if wanted(item)]
 
 
 def pytest_unconfigure() -> None:

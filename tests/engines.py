@@ -294,7 +294,14 @@ def make(name: str, folder: Path, request: pytest.FixtureRequest) -> Engine:
 
 def only(*names: str) -> pytest.MarkDecorator:
     """Run a test on these engines only, for what the others do not have."""
-    return pytest.mark.parametrize("engine", names, indirect=True, scope="module")
+    return pytest.mark.engines(*names)
+
+
+def wanted(item: pytest.Item) -> bool:
+    """Tell whether a test is meant for the engine that it was made for."""
+    callspec = getattr(item, "callspec", None)
+    given = None if callspec is None else callspec.params.get("engine")
+    return given is None or all(given in mark.args for mark in item.iter_markers("engines"))
 
 
 #: The engines behind a server.

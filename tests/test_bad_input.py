@@ -32,6 +32,14 @@ from tests.servers.passwords import CANARY
 Call = Callable[[Router], Awaitable[Any]]
 
 
+def on(*engines: str) -> pytest.MarkDecorator:
+    """Run a test on these engines only."""
+    return pytest.mark.parametrize("engine", engines, indirect=True, scope="module")
+
+
+SERVED = ("postgresql", "postgresql-schema", "mariadb")
+
+
 async def good(router: Router) -> None:
     """Assert that the router works: a read and a write, each in good time, and nothing lent or waiting."""
     async with asyncio.timeout(5):
@@ -63,7 +71,7 @@ async def refused(
 @pytest.mark.parametrize("name", ["nobody", "", "Acme", "acme ", "acme\n", "a" * 500, "'; DROP TABLE t"])
 async def test_an_unknown_tenant_is_refused(router: Router, name: str) -> None:
     """There is no default tenant, and nothing near counts; what was asked for is shown, but not at length."""
-    async with refused(router, UnknownTenant, "there is no tenant '", "Add tenants/<id>.yaml"):
+    async with refused(router, UnknownTenant, "there is no tenant ", "Add tenants/<id>.yaml"):
         await router.fetch_all("SELECT 1", tenant=name)
     with pytest.raises(UnknownTenant) as caught:
         router.session(name)
@@ -108,7 +116,7 @@ STATEMENTS: dict[str, tuple[Call, type[RouterError], str]] = {
     "raw nul": (lambda r: r.execute_raw("SELECT 1\0", tenant="acme"), StatementError, "NUL"),
     "raw empty": (lambda r: r.execute_raw("  ", tenant="acme"), StatementError, "empty"),
     "raw none": (lambda r: r.execute_raw(None, tenant="acme"), StatementError, "not NoneType"),  # type: ignore[arg-type]
-    "surrogate": (lambda r: r.fetch_all("SELECT '\ud800'", tenant="acme"), StatementError, "UTF-8"),
+    "surrogate": (lambda r: r.fetch_all("SELECT '\ud800'", tenant="acme"), StatementError, "surrogate"),
     "open literal": (lambda r: r.fetch_all("SELECT 'a", tenant="acme"), StatementError, "not closed"),
     "two": (lambda r: r.fetch_all("SELECT 1; SELECT 2", tenant="acme"), StatementError, "execute_raw()"),
     "begin": (lambda r: r.execute("BEGIN", tenant="acme"), StatementError, "session.transaction()"),
@@ -180,10 +188,9 @@ async def test_bad_arguments_are_refused_before_the_statement_runs(router: Route
     assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 0
 
 
+@on("postgresql")
 async def test_a_wrong_type_names_the_parameter_not_the_value(engine: Engine, router: Router) -> None:
     """Which parameter is said where the driver tells; the value never is."""
-    if engine.dialect != "postgresql":
-        pytest.skip("only asyncpg says which parameter it refused")
     with pytest.raises(ParameterError, match="parameter :b is of a type") as caught:
         await router.fetch_all(
             "SELECT CAST(:a AS int), CAST(:b AS int)", {"a": 1, "b": "bound-canary"}, tenant="acme"
@@ -315,9 +322,9 @@ async def test_a_transaction_inside_of_a_transaction_is_refused(router: Router) 
 
 async def test_an_unknown_isolation_level_is_refused(router: Router) -> None:
     """Isolation levels are the four of the standard; anything else never reaches a server."""
-    async with router.session("acme") as session:
-        async with refused(router, TransactionStateError, "read committed"):
-            session.transaction(isolation="snapshot; DROP TABLE t")
+    session = router.session("acme")
+    async with refused(router, TransactionStateError, "read committed"):
+        session.transaction(isolation="snapshot; DROP TABLE t")
 
 
 async def test_bad_time_limits_are_refused_wherever_one_is_given(router: Router) -> None:
@@ -407,10 +414,9 @@ async def test_a_transaction_used_from_another_event_loop_is_refused(engine: Eng
 # --- servers ---------------------------------------------------------------------------------------------
 
 
+@on(*SERVED)
 async def test_an_unreachable_server_is_told(engine: Engine, unused_tcp_port: int) -> None:
     """Who cannot be reached is named with address and user, for a write and for a read; nothing was sent."""
-    if isinstance(engine, Sqlite):
-        pytest.skip("SQLite has no server")
     dead = {"primary": {"host": "127.0.0.1", "port": unused_tcp_port}, "replicas": []}
     async with engine.open(cluster=dead) as router:
         for verb in (router.execute, router.fetch_all):
@@ -424,20 +430,18 @@ async def test_an_unreachable_server_is_told(engine: Engine, unused_tcp_port: in
         assert "cannot connect" in (pings[0].error or "")
 
 
+@on(*SERVED)
 async def test_an_unreachable_replica_fails_no_read(engine: Engine, unused_tcp_port: int) -> None:
     """A replica that is down costs an attempt; the read is answered."""
-    if isinstance(engine, Sqlite):
-        pytest.skip("SQLite has no server")
     dead = {"replicas": [{"name": "r1", "host": "127.0.0.1", "port": unused_tcp_port}]}
     async with engine.open(cluster=dead) as router:
         await good(router)
         assert [ping.ok for ping in await router.ping()] == [True, False]
 
 
+@on(*SERVED)
 async def test_a_wrong_password_is_told_at_once(engine: Engine) -> None:
     """The server refused the login: AuthenticationFailed, not tried again, without the password."""
-    if isinstance(engine, Sqlite):
-        pytest.skip("SQLite has no logins")
     login = {"username": "router_app", "password": f"{CANARY}-wrong"}
     async with engine.open(cluster={"credentials": {"writer": login}}) as router:
         with pytest.raises(errors.AuthenticationFailed) as caught:
@@ -481,10 +485,9 @@ async def _nothing() -> AsyncIterator[None]:
     yield
 
 
+@on("postgresql-schema")
 async def test_a_missing_schema_is_told(engine: Engine) -> None:
     """A schema that is not there is an error, never the next one on a search path."""
-    if engine.id != "postgresql-schema":
-        pytest.skip("only PostgreSQL has schemas inside of a database")
     async with engine.open(("acme", "nowhere")) as router:
         for verb in (router.execute, router.fetch_all):
             async with refused(

@@ -185,7 +185,7 @@ async def test_relationships_load(library: Router) -> None:
 
 
 async def test_the_orm_s_errors_answer_to_our_predicates(library: Router, heard: Recorder) -> None:
-    """SQLAlchemy raises its IntegrityError; our predicates, the failure event and the pool know what it is."""
+    """SQLAlchemy raises its IntegrityError; our predicates and the failure event know what it is."""
     async with library.session("acme") as session:
         with pytest.raises(IntegrityError) as caught:
             async with session.orm() as orm:
@@ -320,11 +320,10 @@ async def test_core_returning(library: Router, heard: Recorder) -> None:
 
 async def test_core_in_a_transaction(library: Router) -> None:
     """A construct in a transaction is part of it."""
-    async with library.session("acme") as session:
-        async with session.transaction() as tx:
-            await tx.execute(sa.insert(AUTHORS).values(name="ann"))
-            assert await tx.fetch_value(sa.select(AUTHORS.c.name)) == "ann"
-            await tx.rollback()
+    async with library.session("acme") as session, session.transaction() as tx:
+        await tx.execute(sa.insert(AUTHORS).values(name="ann"))
+        assert await tx.fetch_value(sa.select(AUTHORS.c.name)) == "ann"
+        await tx.rollback()
     assert await author_names(library) == []
 
 

@@ -60,7 +60,7 @@ class Bench:
 
     async def get(self, binding: str | None = None, timeout: float = 1.0) -> Any:
         """Lend a connection as a lease does: an idle one at once, else by waiting."""
-        taken = self.pool.take(binding)
+        taken = self.pool.take(binding, self.clock())
         if taken is None:
             taken = await self.pool.acquire(binding, self.clock() + timeout, timeout, 5.0)
         return taken
@@ -92,7 +92,7 @@ def bench(server: Server) -> Iterator[Bench]:
 
 async def test_nothing_is_opened_before_the_first_request(bench: Bench) -> None:
     """A pool that nobody asks holds no connection."""
-    assert bench.pool.take(None) is None
+    assert bench.pool.take(None, bench.clock()) is None
     assert bench.numbers == (0, 0, 0, 0)
     assert not bench.server.connections
 
@@ -368,7 +368,7 @@ async def test_a_clean_connection_is_not_reset(bench: Bench) -> None:
     connection = await bench.get()
     connection.dirt = Dirt.NONE
     bench.pool.give(connection)
-    assert bench.pool.take(None) is connection
+    assert bench.pool.take(None, bench.clock()) is connection
     assert connection.calls == []
 
 
@@ -480,7 +480,7 @@ async def test_the_sweep_closes_broken_and_expired_connections(server: Server) -
     assert sorted(bench.reasons) == ["broken", "lifetime"]
     await bench.settle()
     assert bench.numbers == (1, 1, 0, 0)
-    assert bench.pool.take(None) not in (None, first, second)
+    assert bench.pool.take(None, bench.clock()) not in (None, first, second)
 
 
 async def test_the_sweep_opens_what_min_asks_for(server: Server) -> None:

@@ -146,7 +146,7 @@ def test_outcome_is_unknown_without_an_answer(error: RouterError, unknown: bool)
 def test_delays_are_full_jitter_under_a_growing_ceiling() -> None:
     """Waits spread evenly from 0 to the ceiling, which doubles up to max_wait."""
     policy, rng = Policy(min_wait=0.02, max_wait=1.0), random.Random(5)
-    for attempt, ceiling in [(1, 0.04), (2, 0.08), (5, 0.64), (6, 1.0), (5_000, 1.0)]:
+    for attempt, ceiling in [(1, 0.02), (2, 0.04), (6, 0.64), (7, 1.0), (5_000, 1.0)]:
         drawn = [delay(attempt, policy, rng) for _ in range(2_000)]
         assert 0.0 <= min(drawn) < 0.02 * ceiling
         assert 0.98 * ceiling < max(drawn) <= ceiling
@@ -268,7 +268,7 @@ async def test_no_wait_ends_past_the_deadline(left: float) -> None:
     with pytest.raises(errors.ConnectError):
         await bench.run(*(boom(n) for n in range(1001)), takes=0.01)
     assert bench.now <= bench.deadline + 0.01, "at most the last attempt itself ends after it"
-    assert (len(bench.given) > 1) is (left >= 10.0)
+    assert (len(bench.given) > 1) is (left >= 2.0)
 
 
 @pytest.mark.parametrize("foreign", [asyncio.CancelledError(), ValueError("x"), KeyboardInterrupt()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from router.errors import Problem
 from router.identifiers import shown
 
 _SETTINGS = frozenset(SettingsConfig.model_fields)
+_SALVAGES = 3  # a value taken out can make another one wrong, but not for ever
 
 Model = TypeVar("Model", bound=Section)
 
@@ -47,20 +48,28 @@ class Assembly:
         if isinstance(data, Mapping):
             self._cluster_names = _names(data.get("clusters"))
             self._tier_names = _names(data.get("tiers", {}))
-            for name, cluster in self._readable(ClusterConfig, data.get("clusters")).items():
-                self._cluster(name, cluster, report)
-            self._tiers = self._readable(SettingsConfig, data.get("tiers"))
+            for name, section in _mapping(data.get("clusters")).items():
+                whole, cluster = self._salvaged(ClusterConfig, section)
+                if cluster is not None:
+                    self._cluster(name, cluster, report, whole)
+            for name, section in _mapping(data.get("tiers")).items():
+                _, tier = self._salvaged(SettingsConfig, section)
+                if tier is not None:
+                    self._tiers[name] = tier
         if self._file is not None:
             self._check_waits(report)
 
-    def _cluster(self, name: str, cluster: ClusterConfig, report: Report) -> None:
+    def _cluster(self, name: str, cluster: ClusterConfig, report: Report, whole: bool) -> None:
         flaws = list(clusters.check(cluster, self.folder, self._known_engines))
+        if not whole:  # what seems to be missing may be what was told to be wrong
+            flaws = [found for found in flaws if not found.absence]
         for found in flaws:
             report.add(found._replace(loc=("clusters", name, *found.loc)))
+        if flaws or not whole:
+            return
         for found in clusters.remarks(cluster):
             self.warnings.append(report.problem(found._replace(loc=("clusters", name, *found.loc))))
-        if not flaws:
-            self._clusters[name] = clusters.complete(cluster, self.folder)
+        self._clusters[name] = clusters.complete(cluster, self.folder)
 
     def _check_waits(self, report: Report) -> None:
         assert self._file is not None  # noqa: S101 - asked by the caller; for the type checker
@@ -72,19 +81,12 @@ class Assembly:
 
     def tenant(self, data: Any, expected: str, report: Report) -> None:
         """Take the data of one tenant, whose id must be ``expected``."""
-        tenant = self._validated(TenantFile, self._expanded(data, report), report)
+        data = self._expanded(data, report)
+        before = len(report.problems)
+        tenant = self._validated(TenantFile, data, report)
+        self._check_names(_mapping(data), expected, report)
         if tenant is None:
             return
-        before = len(report.problems)
-        if tenant.tenant != expected:
-            remedy = f"Rename the file to {tenant.tenant}.yaml, or write tenant: {shown(expected)}"
-            report.add(
-                Found(("tenant",), f"is {shown(tenant.tenant)}, but the name is {shown(expected)}", remedy)
-            )
-        if self._cluster_names is not None and tenant.cluster not in self._cluster_names:
-            report.add(_unknown("cluster", tenant.cluster, self._cluster_names))
-        if tenant.tier and self._tier_names is not None and tenant.tier not in self._tier_names:
-            report.add(_unknown("tier", tenant.tier, self._tier_names))
         cluster = self._clusters.get(tenant.cluster)
         if cluster is not None:
             self._check_place(tenant, cluster, report)
@@ -93,6 +95,17 @@ class Assembly:
             report.add(_WAITS._replace(loc=("retries",)))
         if cluster is not None and len(report.problems) == before:
             self._tenants[tenant.tenant] = self._kept(tenant, cluster, settings)
+
+    def _check_names(self, data: Mapping[str, Any], expected: str, report: Report) -> None:
+        """Check the names in a tenant's file, whatever else is wrong with it."""
+        name, cluster, tier = data.get("tenant"), data.get("cluster"), data.get("tier")
+        if isinstance(name, str) and name != expected:
+            remedy = f"Rename the file to {shown(name)}.yaml, or write tenant: {shown(expected)}"
+            report.add(Found(("tenant",), f"is {shown(name)}, but the name is {shown(expected)}", remedy))
+        if isinstance(cluster, str) and self._cluster_names is not None and cluster not in self._cluster_names:
+            report.add(_unknown("cluster", cluster, self._cluster_names))
+        if isinstance(tier, str) and self._tier_names is not None and tier not in self._tier_names:
+            report.add(_unknown("tier", tier, self._tier_names))
 
     def _check_place(self, tenant: TenantFile, cluster: ClusterConfig, report: Report) -> None:
         flaws = list(places.check(tenant, cluster))
@@ -155,15 +168,31 @@ class Assembly:
                 report.add(found)
         return None
 
-    def _readable(self, model: type[Model], data: Any) -> dict[str, Model]:
-        """Return the sections that are well formed; the others have been told by the whole."""
-        sections = {}
-        for name, section in data.items() if isinstance(data, Mapping) else ():
+    def _salvaged(self, model: type[Model], data: Any) -> tuple[bool, Model | None]:
+        """Return what can be read of a section, and whether that is all of it.
+
+        The mistakes in it have been told; without the values that are wrong, the rest can be checked further.
+        """
+        for attempt in range(_SALVAGES):
             try:
-                sections[name] = model.model_validate(section, context=self.folder)
-            except ValidationError:
-                continue
-        return sections
+                return not attempt, model.model_validate(data, context=self.folder)
+            except ValidationError as error:
+                data = without(data, [found.loc for found in dig(error, model)])
+        return False, None
+
+
+def without(data: Any, wrong: Sequence[Loc]) -> Any:
+    """Return ``data`` without the values at the places ``wrong``; the data itself is not changed."""
+    here = {loc[0] for loc in wrong if len(loc) == 1}
+
+    def kept(part: str | int, value: Any) -> Any:
+        return without(value, [loc[1:] for loc in wrong if len(loc) > 1 and loc[0] == part])
+
+    if isinstance(data, Mapping):
+        return {key: kept(key, value) for key, value in data.items() if key not in here}
+    if isinstance(data, list):
+        return [kept(index, value) for index, value in enumerate(data) if index not in here]
+    return data
 
 
 def _kept(loc: Loc) -> bool:
@@ -176,6 +205,10 @@ _WAITS = Found((), "has a min_wait above its max_wait", "Lower min_wait or raise
 
 def _wrong_waits(settings: Settings) -> bool:
     return settings.retry_min_wait > settings.retry_max_wait
+
+
+def _mapping(data: Any) -> Mapping[str, Any]:
+    return data if isinstance(data, Mapping) else {}
 
 
 def _names(data: Any) -> frozenset[str] | None:

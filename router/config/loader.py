@@ -33,7 +33,9 @@ def parse(
     text with a unit. Relative paths are in ``folder``. Raises :class:`ConfigurationError` as :func:`load`,
     with the way to the value (``clusters.main.engine``) in place of a file.
     """
-    return _checked(*_parse(data, Path(folder), known_engines))
+    found = _parse(data, Path(folder), known_engines)
+    del data  # it may hold passwords, and this frame is in the traceback
+    return _checked(*found)
 
 
 def _checked(config: Config | None, problems: list[Problem]) -> Config:

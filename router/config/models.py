@@ -70,7 +70,7 @@ class TlsConfig(Section):
 
 
 class ConnectionsConfig(Section):
-    """Bound the connections to each node."""
+    """Bound the connections of each pool: one for each node, database and user."""
 
     min: Annotated[Natural, Field(ge=0, le=10_000)] = 0
     """Kept open."""
@@ -139,7 +139,7 @@ class ClusterConfig(Section):
     tls: TlsConfig = TlsConfig()
     """How connections are encrypted."""
     connections: ConnectionsConfig = ConnectionsConfig()
-    """Bounds of the pool of each node."""
+    """Bounds of each pool: one for each node, database and user."""
     balancing: Balancing = "power_of_two"
     """How a read chooses among the replicas."""
     extensions: Annotated[tuple[ExtensionSchema, ...], Field(strict=False)] = ()
@@ -173,7 +173,7 @@ class TimeoutsConfig(Section):
     connect: PositiveDuration | None = None
     """Opening a connection; 5s if set nowhere."""
     statement: PositiveDuration | None = None
-    """One statement with its retries; 30s if set nowhere."""
+    """One statement, each time it is sent; 30s if set nowhere."""
 
 
 class RetriesConfig(Section):

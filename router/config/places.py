@@ -62,7 +62,7 @@ def _places(tenant: TenantFile, cluster: ClusterConfig) -> Iterator[Place]:
     server = (cluster.engine, (primary.path or primary.host or "").lower(), primary.port or 0)
     own: str | None = tenant.schema_ if tenant.isolation == "schema" else tenant.database
     names = [own, *tenant.schemas.values()]
-    if cluster.engine != "postgresql":
+    if cluster.engine in ("mysql", "mariadb"):  # a schema is a database there
         yield from ((server, name, None) for name in names if name)
     elif tenant.isolation == "database":
         yield server, tenant.database or "", None

@@ -43,6 +43,12 @@ class Found(NamedTuple):
     message: str
     remedy: str
     at_key: bool = False
+    hidden: bool = False  # the last key on the way may hold a secret: it shows the place, never itself
+
+    @property
+    def absence(self) -> bool:
+        """Tell whether something is missed, rather than wrong."""
+        return self.message.startswith(("has no ", "has neither "))
 
 
 class Report:
@@ -62,7 +68,7 @@ class Report:
 
     def problem(self, found: Found) -> Problem:
         """Return the mistake with its file, line and column; a missing place is that of what contains it."""
-        way, remedy = dotted(found.loc), found.remedy.rstrip(".")
+        way, remedy = dotted(found.loc[:-1] if found.hidden else found.loc), found.remedy.rstrip(".")
         if not self.places:
             place = ".".join(filter(None, (self.file, way)))
             return Problem(place or "configuration", 0, 0, f"it {found.message}", remedy)
@@ -91,7 +97,7 @@ def dig(error: ValidationError, model: type[BaseModel]) -> Iterator[Found]:
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         context = detail.get("ctx", {})
         if detail["type"] == "extra_forbidden":
-            yield Found(loc, *_unknown_key(str(loc[-1]), known_keys(model, loc[:-1])), at_key=True)
+            yield _unknown_key(loc, known_keys(model, loc[:-1]))
         elif detail["type"] == "missing":
             yield Found(loc[:-1], f"has no {loc[-1]!r}", f"Add {loc[-1]}: ...")
         elif isinstance(cause := context.get("error"), ValueError):
@@ -118,14 +124,14 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
     return next((model for arg in get_args(annotation) if (model := _model_within(arg))), None)
 
 
-def _unknown_key(key: str, known: tuple[str, ...]) -> tuple[str, str]:
-    close = get_close_matches(key, known, n=1)
+def _unknown_key(loc: Loc, known: tuple[str, ...]) -> Found:
+    close = get_close_matches(str(loc[-1]), known, n=1)
     remedy = f"Did you mean {close[0]!r}? " if close else ""
     remedy += f"Known keys: {', '.join(known)}" if known else ""
     if "password" in known and not close:
         # {password:hunter2} without the space is one key with the password in it
-        return "is an unknown key beside a password, so it is not shown", remedy
-    return "is an unknown key", remedy
+        return Found(loc, "has an unknown key, not shown since a password may be in it", remedy, True, True)
+    return Found(loc, "is an unknown key", remedy, at_key=True)
 
 
 def _unforeseen(context: Mapping[str, Any]) -> tuple[str, str]:

@@ -124,6 +124,8 @@ class PostgresqlConnection(Connection):
         await self._raw.reload_schema_state()
 
     async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+        if not args:
+            return 0
         await self._raw.executemany(sql, args, timeout=timeout)
         return -1  # the protocol answers once for the whole batch, without a count
 

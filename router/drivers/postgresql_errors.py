@@ -101,6 +101,9 @@ def translate(exc: BaseException) -> RouterError:
         # asyncpg says "connection is closed" before it writes anything
         sent = Sent.NO if "is closed" in str(exc) else Sent.UNKNOWN
         return errors.ConnectionLost("the connection is closed or in use", sent=sent, cause=exc)
+    if isinstance(exc, asyncpg.InternalClientError):
+        # answers that do not fit its state, seen when the server ends the session in mid-statement
+        return errors.ConnectionLost("the connection is out of step with the server", cause=exc)
     if isinstance(exc, OSError):
         return errors.ConnectionLost(f"the connection broke: {type(exc).__name__}", cause=exc)
     return errors.ServerError(f"unexpected {type(exc).__name__} from asyncpg", sent=Sent.UNKNOWN, cause=exc)

@@ -98,16 +98,23 @@ def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object
 class _Work:
     """Call a function with arguments that aiosqlite's log must not show: it writes what it runs at DEBUG."""
 
-    __slots__ = ("_args", "_function", "_raw")
+    __slots__ = ("_args", "_function", "_named")
 
-    def __init__(self, function: Any, raw: sqlite3.Connection, args: tuple[Any, ...]) -> None:
-        self._function, self._raw, self._args = function, raw, args
+    def __init__(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self._function, self._args, self._named = function, args, named
 
     def __call__(self) -> Any:
-        return self._function(self._raw, *self._args)
+        return self._function(*self._args, **self._named)
 
     def __repr__(self) -> str:
-        return f"<{self._function.__name__}>"
+        return f"<{getattr(self._function, '__name__', 'work')}>"
+
+
+def _discreet(raw: aiosqlite.Connection) -> None:
+    """Keep bound values out of aiosqlite's log, also for the cursors that SQLAlchemy makes."""
+    hidden: Any = raw
+    execute = hidden._execute
+    hidden._execute = lambda function, *args, **named: execute(_Work(function, args, named))
 
 
 class SqliteConnection(Connection):
@@ -121,6 +128,7 @@ class SqliteConnection(Connection):
 
     def __init__(self, raw: aiosqlite.Connection) -> None:
         super().__init__()
+        _discreet(raw)
         self._raw = raw
 
     @property
@@ -135,7 +143,7 @@ class SqliteConnection(Connection):
         try:
             async with asyncio.timeout(timeout):
                 execute: Any = self._raw._execute
-                return await execute(_Work(function, self._raw._conn, args))
+                return await execute(function, self._raw._conn, *args)
         except (TimeoutError, asyncio.CancelledError):
             # the thread runs on after a cancellation; the interrupt makes the statement stop and undo
             self._raw._conn.interrupt()

@@ -56,6 +56,8 @@ def translate(exc: BaseException) -> RouterError:
         return errors.ParameterError("a parameter is of a type that SQLite cannot store", cause=exc)
     if isinstance(exc, sqlite3.Error):
         return _answered(exc)
+    if isinstance(exc, OSError):  # of the folder: SQLite reports its own trouble with files by itself
+        return errors.ConnectError(f"the folder cannot be used: {exc.strerror}", cause=exc)
     return errors.ServerError(f"unexpected {type(exc).__name__} from aiosqlite", sent=Sent.UNKNOWN, cause=exc)
 
 
@@ -75,6 +77,8 @@ def _answered(exc: sqlite3.Error) -> RouterError:
     kind = _class_of(exc, code)
     text = str(exc)
     words = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()
+    if kind is errors.ParameterError:
+        words = "a parameter is of a type that SQLite cannot store"
     error = kind(text if _SPEAKING.match(text) else words, code=name, cause=exc)
     if isinstance(error, errors.IntegrityError) and ": " in text:
         named = text.partition(": ")[2]

@@ -100,7 +100,7 @@ class Pool:
             if idle and connection.binding != binding:
                 connection = self._prefer(binding, connection)
             if connection.closed:
-                self._forget(connection, "broken")
+                self._drop(connection)
             elif connection.expires_at <= now:
                 self._retire(connection, "lifetime")
             else:
@@ -232,7 +232,7 @@ class Pool:
             return  # cut by close()
         self._used.remove(connection)
         if connection.closed:
-            self._forget(connection, "broken")
+            self._drop(connection)
         elif self.closed:
             self._retire(connection, "closed")
         elif connection.in_transaction or connection.dirt >= Dirt.DISCARD:
@@ -277,6 +277,11 @@ class Pool:
         """Close in the background; the slot is free at once."""
         self._forget(connection, reason)
         self._reaper.submit(lambda: _close(connection), connection.terminate)
+
+    def _drop(self, connection: Connection) -> None:
+        """Let go of a connection that the server has closed; our end of the socket is still open."""
+        self._forget(connection, "broken")
+        connection.terminate()
 
     def _forget(self, connection: Connection, reason: str) -> None:
         self._tell(events.ConnectionClosed, self._clock() - connection.opened_at, reason=reason)

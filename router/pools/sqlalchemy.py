@@ -40,9 +40,10 @@ class LentPool(SqlalchemyPool):
         self.lease: Lease | None = None
 
     def _do_get(self) -> _ConnectionRecord:
-        if self.lease is None:
+        lease = self.lease  # once: making the first record waits for the server, and others come meanwhile
+        if lease is None:
             raise RuntimeError("SQLAlchemy asked for a connection outside of a lease")
-        connection = self.lease.connection
+        connection = lease.connection
         if connection.record is None:
             connection.record = _ConnectionRecord(self)
         record: _ConnectionRecord = connection.record
@@ -52,7 +53,7 @@ class LentPool(SqlalchemyPool):
             if cache is not None:
                 cache.clear()
             record.info["binding"] = connection.binding
-        record.info["lease"] = self.lease
+        record.info["lease"] = lease
         return record
 
     def _do_return_conn(self, record: Any) -> None:

@@ -61,7 +61,7 @@ class PostgresqlServer(Server):
 
     def ready(self) -> bool:
         """Read the server's own word in its pid file, as pg_ctl does; no connection is spent."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):  # the file is empty for a moment
             lines = (self.data / "postmaster.pid").read_text().splitlines()
             return lines[0] == str(self.pid) and lines[-1].strip() == "ready"
         return False

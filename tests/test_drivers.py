@@ -1,0 +1,496 @@
+"""Drivers: every portable error class, provoked on every engine, with its context and without values."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from router import Router, errors
+from router.errors import RouterError, Sent
+from router.events import ConnectionFailed, RequestFailed, RetryScheduled
+from tests.engines import ENGINES, POSTGRESQL, SERVED, Engine, Mariadb, Recorder, only
+from tests.servers.process import free_port
+
+CANARY = "bound-canary-7"
+
+
+class Tables(NamedTuple):
+    parent: str
+    child: str
+
+
+@pytest.fixture
+async def tables(router: Router, engine: Engine) -> Tables:
+    """Create a parent with every kind of constraint and a child that refers to it."""
+    parent, child = engine.name(), engine.name()
+    async with router.session("acme") as session:
+        await session.execute(
+            f"CREATE TABLE {parent} (id INTEGER PRIMARY KEY, name VARCHAR(20) UNIQUE, "
+            "label VARCHAR(20) NOT NULL DEFAULT 'x', n INT CHECK (n > 0))"
+        )
+        await session.execute(
+            f"CREATE TABLE {child} (id INTEGER PRIMARY KEY, parent INT, "
+            f"FOREIGN KEY (parent) REFERENCES {parent} (id))"
+        )
+        await session.execute(f"INSERT INTO {parent} (id, name, n) VALUES (1, :name, 1)", {"name": CANARY})
+        await session.execute(f"INSERT INTO {child} VALUES (1, 1)")
+    return Tables(parent, child)
+
+
+class Case(NamedTuple):
+    sql: str
+    params: dict[str, Any]
+    error: type[RouterError]
+    predicate: Callable[[BaseException], bool] | None
+    codes: dict[str, set[str]]  # by dialect; an engine without the error is left out
+
+
+CASES = {
+    "unique": Case(
+        "INSERT INTO {parent} (id, name) VALUES (:id, :name)",
+        {"id": 2, "name": CANARY},
+        errors.UniqueViolation,
+        errors.is_unique_violation,
+        {"sqlite": {"SQLITE_CONSTRAINT_UNIQUE"}, "postgresql": {"23505"}, "mysql": {"1062"}},
+    ),
+    "primary key": Case(
+        "INSERT INTO {parent} (id, name) VALUES (:id, :name)",
+        {"id": 1, "name": CANARY + "b"},
+        errors.UniqueViolation,
+        errors.is_unique_violation,
+        {"sqlite": {"SQLITE_CONSTRAINT_PRIMARYKEY"}, "postgresql": {"23505"}, "mysql": {"1062"}},
+    ),
+    "missing parent": Case(
+        "INSERT INTO {child} VALUES (:id, :parent)",
+        {"id": 2, "parent": 4711},
+        errors.ForeignKeyViolation,
+        errors.is_foreign_key_violation,
+        {"sqlite": {"SQLITE_CONSTRAINT_FOREIGNKEY"}, "postgresql": {"23503"}, "mysql": {"1452"}},
+    ),
+    "referenced parent": Case(
+        "DELETE FROM {parent} WHERE name = :name",
+        {"name": CANARY},
+        errors.ForeignKeyViolation,
+        errors.is_foreign_key_violation,
+        {"sqlite": {"SQLITE_CONSTRAINT_FOREIGNKEY"}, "postgresql": {"23503"}, "mysql": {"1451"}},
+    ),
+    "not null": Case(
+        "INSERT INTO {parent} (id, name, label) VALUES (2, :name, :label)",
+        {"name": CANARY + "b", "label": None},
+        errors.NotNullViolation,
+        errors.is_not_null_violation,
+        {"sqlite": {"SQLITE_CONSTRAINT_NOTNULL"}, "postgresql": {"23502"}, "mysql": {"1048"}},
+    ),
+    "check": Case(
+        "UPDATE {parent} SET n = :n WHERE name = :name",
+        {"n": -47114711, "name": CANARY},
+        errors.CheckViolation,
+        errors.is_check_violation,
+        {"sqlite": {"SQLITE_CONSTRAINT_CHECK"}, "postgresql": {"23514"}, "mysql": {"4025"}},
+    ),
+    "syntax": Case(
+        "SELEKT :name FROM {parent}",
+        {"name": CANARY},
+        errors.InvalidStatement,
+        None,
+        {"sqlite": {"SQLITE_ERROR"}, "postgresql": {"42601"}, "mysql": {"1064"}},
+    ),
+    "unknown table": Case(
+        "SELECT * FROM nowhere WHERE a = :a",
+        {"a": CANARY},
+        errors.InvalidStatement,
+        None,
+        {"sqlite": {"SQLITE_ERROR"}, "postgresql": {"42P01"}, "mysql": {"1146"}},
+    ),
+    "unknown column": Case(
+        "UPDATE {parent} SET nope = :name",
+        {"name": CANARY},
+        errors.InvalidStatement,
+        None,
+        {"sqlite": {"SQLITE_ERROR"}, "postgresql": {"42703"}, "mysql": {"1054"}},
+    ),
+    "unknown function": Case(
+        "SELECT no_such_function(:name)",
+        {"name": CANARY},
+        errors.InvalidStatement,
+        None,
+        {"sqlite": {"SQLITE_ERROR"}, "postgresql": {"42883"}, "mysql": {"1305"}},
+    ),
+    "too long": Case(
+        "UPDATE {parent} SET name = :name",
+        {"name": CANARY * 9},
+        errors.DataError,
+        None,
+        {"postgresql": {"22001"}, "mysql": {"1406"}},
+    ),
+    "out of range": Case(
+        "UPDATE {parent} SET n = n + 2147483647",
+        {},
+        errors.DataError,
+        None,
+        {"postgresql": {"22003"}, "mysql": {"1264"}},
+    ),
+    "wrong type": Case(
+        "INSERT INTO {parent} (id) VALUES ('bound-canary-7')",
+        {},
+        errors.DataError,
+        None,
+        {"sqlite": {"SQLITE_MISMATCH"}, "postgresql": {"22P02"}, "mysql": {"1366"}},
+    ),
+    "permission": Case(
+        "CREATE ROLE router_test_role",
+        {},
+        errors.PermissionDenied,
+        None,
+        {"postgresql": {"42501"}},
+    ),
+    "privilege": Case("FLUSH LOGS", {}, errors.PermissionDenied, None, {"mysql": {"1227"}}),
+}
+PREDICATES = (
+    errors.is_unique_violation,
+    errors.is_foreign_key_violation,
+    errors.is_not_null_violation,
+    errors.is_check_violation,
+    errors.is_deadlock,
+    errors.is_serialization_failure,
+    errors.is_timeout,
+    errors.is_connection_lost,
+    errors.is_read_only,
+    errors.is_retryable,
+)
+
+
+def check_silent(error: BaseException, *values: str) -> None:
+    """Assert that no value is in what an error shows, nor in what it is chained to."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for value in (CANARY, "canary", *values):
+            assert value not in str(seen) + repr(seen)
+        seen = seen.__cause__ or seen.__context__
+
+
+def _engines(case: Case) -> list[str]:
+    return [name for name in ENGINES if (Mariadb.dialect if name == "mariadb" else name[:10]) in case.codes]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=only(*_engines(case))) for name, case in CASES.items()]
+)
+async def test_an_error_of_the_server(
+    router: Router, engine: Engine, heard: Recorder, tables: Tables, name: str
+) -> None:
+    """The class, the code, exactly one predicate, the context, the event; and no value in any of them."""
+    case = CASES[name]
+    sql = case.sql.format(**tables._asdict())
+    heard.clear()
+    with pytest.raises(case.error) as caught:
+        await router.execute(sql, case.params, tenant="acme", primary=True)
+    error = caught.value
+    assert error.code in case.codes[engine.dialect]
+    assert [each for each in PREDICATES if each(error)] == ([case.predicate] if case.predicate else [])
+    assert (error.tenant, error.cluster, error.node, error.schema) == ("acme", "main", "primary", None)
+    assert (error.sent, error.attempts, bool(error.fingerprint)) == (Sent.ANSWERED, (), True)
+    check_silent(error, "4711")
+    (told,) = heard.of(RequestFailed)
+    assert (told.error, told.code, told.fingerprint) == (case.error.__name__, error.code, error.fingerprint)
+    assert CANARY not in repr(told).replace(told.sql, "")
+    assert heard.of(RetryScheduled) == []
+    assert await router.fetch_value(f"SELECT count(*) FROM {tables.parent}", tenant="acme", primary=True) == 1
+
+
+async def test_violations_name_what_they_violate(router: Router, engine: Engine, tables: Tables) -> None:
+    """constraint or column is set where the server names it."""
+    found = {}
+    for name in ("unique", "missing parent", "not null", "check"):
+        case = CASES[name]
+        with pytest.raises(errors.IntegrityError) as caught:
+            await router.execute(case.sql.format(**tables._asdict()), case.params, tenant="acme")
+        found[name] = (caught.value.constraint, caught.value.column)
+    if engine.dialect != "sqlite":  # there a foreign key has no name in the message
+        assert found["missing parent"][0] is not None
+    assert "name" in str(found["unique"])
+    assert found["not null"][1] == "label"
+    assert found["check"][0] is not None
+
+
+@SERVED
+async def test_a_lock_that_is_held(router: Router, tables: Tables) -> None:
+    """NOWAIT on a locked row is LockTimeout: a timeout, and worth another try of the whole transaction."""
+    lock = f"SELECT id FROM {tables.parent} WHERE id = 1 FOR UPDATE"
+    async with router.session("acme") as one, router.session("acme") as two, one.transaction() as holder:
+        await holder.fetch_all(lock)
+        with pytest.raises(errors.LockTimeout) as caught:
+            async with two.transaction() as waiter:
+                await waiter.fetch_all(f"{lock} NOWAIT")
+    assert errors.is_timeout(caught.value)
+    assert errors.is_retryable(caught.value)
+
+
+# --- connecting ------------------------------------------------------------------------------------------
+
+
+def broken(engine: Engine, **change: Any) -> dict[str, Any]:
+    """Return the cluster with its primary changed, and no replicas."""
+    section = engine.cluster()
+    return {"primary": {**section["primary"], **change}, "replicas": []}
+
+
+async def refused(
+    engine: Engine, cluster: dict[str, Any], kind: type[RouterError]
+) -> tuple[RouterError, Recorder]:
+    """Return how a request fails on a changed cluster; check what holds for every failed connect."""
+    async with engine.open(cluster=cluster) as router:
+        heard = Recorder(router)
+        with pytest.raises(kind) as caught:
+            await router.execute("INSERT INTO t VALUES (1)", tenant="acme")
+        assert type(caught.value) is kind
+        assert caught.value.sent is Sent.NO
+        assert (caught.value.tenant, caught.value.node) == ("acme", "primary")
+        assert heard.of(ConnectionFailed)[-1].error == kind.__name__
+        check_silent(caught.value, engine.server.primary.password("router_app"), "wrong-password")
+        assert not any(pool.size for pool in router.status().pools)
+        return caught.value, heard
+
+
+@SERVED
+async def test_a_wrong_password(engine: Engine) -> None:
+    """AuthenticationFailed, at the first try, naming user and address and no password."""
+    login = {"username": "router_app", "password": "wrong-password"}
+    error, heard = await refused(
+        engine, {**broken(engine), "credentials": {"writer": login}}, errors.AuthenticationFailed
+    )
+    assert error.code in ("28P01", "1045")
+    assert "router_app" in str(error)
+    assert errors.is_connection_lost(error)
+    assert heard.of(RetryScheduled) == []
+
+
+@SERVED
+async def test_an_unreachable_server(engine: Engine) -> None:
+    """ConnectError after the configured attempts, even for a write: nothing was sent."""
+    port = free_port()
+    error, heard = await refused(engine, broken(engine, port=port), errors.ConnectError)
+    assert str(port) in str(error)
+    assert errors.is_connection_lost(error)
+    assert (len(heard.of(RetryScheduled)), len(error.attempts)) == (2, 2)
+
+
+@SERVED  # SQLite creates a missing file
+async def test_a_missing_database(engine: Engine) -> None:
+    """DatabaseNotFound for a tenant whose place was never created; the tenants beside it are served."""
+    tenant = f"nobody{secrets.token_hex(2)}"
+    async with engine.open(tenants=("acme", tenant)) as router:
+        with pytest.raises(errors.DatabaseNotFound) as caught:
+            await router.fetch_all("SELECT 1", tenant=tenant, readonly=True)
+        assert errors.is_connection_lost(caught.value)
+        assert caught.value.tenant == tenant
+        assert await router.fetch_value("SELECT 1", tenant="acme", primary=True) == 1
+
+
+# --- time ------------------------------------------------------------------------------------------------
+
+
+async def test_a_statement_timeout(router: Router, engine: Engine, heard: Recorder) -> None:
+    """A read that takes too long is given up within its timeout, once; its connection is not lent again."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    with pytest.raises(errors.StatementTimeout) as caught:
+        await router.fetch_all(engine.sleep(3), tenant="acme", readonly=True, timeout=0.3)
+    assert 0.25 < loop.time() - started < 0.6
+    assert errors.is_timeout(caught.value)
+    assert heard.of(RetryScheduled) == []
+    assert await router.fetch_value("SELECT 42", tenant="acme") == 42
+
+
+async def test_a_write_that_times_out_has_an_unknown_outcome(
+    router: Router, engine: Engine, items: str
+) -> None:
+    """Without an answer an autocommit write may have been applied: CommitOutcomeUnknown, no repeat."""
+    slow = engine.sleep(2)
+    heard = Recorder(router)
+    with pytest.raises(errors.CommitOutcomeUnknown) as caught:
+        await router.execute(
+            f"INSERT INTO {items} (amount) SELECT 1 FROM ({slow}) AS slow", tenant="acme", timeout=0.2
+        )
+    assert not errors.is_retryable(caught.value)
+    assert heard.of(RetryScheduled) == []
+    assert heard.last.attempts == 1
+
+
+async def test_a_timeout_ends_the_transaction(router: Router, engine: Engine, items: str) -> None:
+    """After a statement was given up nothing more runs in the transaction, and nothing of it stays."""
+    async with router.session("acme") as session:
+        with pytest.raises(errors.TransactionAborted):
+            async with session.transaction() as tx:
+                await tx.execute(f"INSERT INTO {items} (amount) VALUES (1)")
+                with pytest.raises(errors.StatementTimeout):
+                    await tx.execute(
+                        f"INSERT INTO {items} (amount) SELECT 1 FROM ({engine.sleep(2)}) AS slow", timeout=0.1
+                    )
+                await tx.execute(f"INSERT INTO {items} (amount) VALUES (2)")
+        assert await session.fetch_value(f"SELECT count(*) FROM {items}", primary=True, timeout=5) == 0
+
+
+# --- a connection that dies ------------------------------------------------------------------------------
+
+
+def kill(engine: Engine, server: Any, marker: str) -> bool:
+    """Kill the connection whose statement holds the marker; tell whether there was one."""
+    if engine.dialect == "postgresql":
+        found = server.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active' "
+            f"AND query LIKE '%{marker}%' AND pid <> pg_backend_pid()"
+        )
+        return bool(found.strip())
+    found = server.run(
+        "SELECT id FROM information_schema.processlist WHERE user LIKE 'router%' "
+        f"AND info LIKE '%{marker}%' AND id <> connection_id()"
+    )
+    for number in found.split():
+        server.run(f"KILL {number}")
+    return bool(found.split())
+
+
+async def kill_once(engine: Engine, servers: list[Any], marker: str) -> None:
+    """Kill the first connection seen to run the statement, wherever it is."""
+    for _ in range(200):
+        for server in servers:
+            if await asyncio.to_thread(kill, engine, server, marker):
+                return
+        await asyncio.sleep(0.02)
+    pytest.fail("the statement was never seen running")
+
+
+def slow(engine: Engine, marker: str, seconds: float) -> str:
+    """Return a read that takes a while and can be found by its marker."""
+    if engine.dialect == "postgresql":
+        return f"SELECT 7 AS {marker} FROM pg_sleep({seconds})"
+    return f"SELECT 7 + 0 * SLEEP({seconds}) AS {marker}"
+
+
+@SERVED
+async def test_a_read_whose_connection_is_killed_is_made_elsewhere(
+    router: Router, engine: Engine, heard: Recorder
+) -> None:
+    """The read succeeds on another replica, or on the primary where there is none; one retry is told."""
+    marker = f"kill_{secrets.token_hex(3)}"
+    killer = asyncio.create_task(kill_once(engine, engine.server.replicas, marker))
+    assert await router.fetch_value(slow(engine, marker, 0.7), tenant="acme", readonly=True, timeout=20) == 7
+    await killer
+    (retry,) = heard.of(RetryScheduled)
+    assert retry.node is not None
+    assert retry.node.name in engine.replicas
+    assert heard.last.node is not retry.node
+    assert heard.last.attempts == 2
+    assert heard.last.role.value == ("replica" if len(engine.replicas) > 1 else "primary")
+    assert (heard.last.reason == "replica_failed") == (len(engine.replicas) == 1)
+
+
+@SERVED
+async def test_a_write_whose_connection_is_killed_is_never_repeated(
+    router: Router, engine: Engine, heard: Recorder, items: str
+) -> None:
+    """CommitOutcomeUnknown, one attempt; declared idempotent it is run again."""
+    marker = f"kill_{secrets.token_hex(3)}"
+    sql = f"INSERT INTO {items} (amount) SELECT z.{marker} FROM ({slow(engine, marker, 0.7)}) AS z"
+    killer = asyncio.create_task(kill_once(engine, [engine.server.primary], marker))
+    with pytest.raises(errors.CommitOutcomeUnknown) as caught:
+        await router.execute(sql, tenant="acme", timeout=20)
+    await killer
+    assert errors.is_connection_lost(caught.value)
+    assert (heard.last.attempts, heard.of(RetryScheduled)) == (1, [])
+    assert (caught.value.tenant, caught.value.node) == ("acme", "primary")
+    assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 0
+    killer = asyncio.create_task(kill_once(engine, [engine.server.primary], marker))
+    await router.execute(sql, tenant="acme", timeout=20, idempotent=True)
+    await killer
+    assert await router.fetch_value(f"SELECT sum(amount) FROM {items}", tenant="acme", primary=True) == 7
+
+
+@SERVED
+async def test_a_transaction_whose_connection_is_killed_can_be_run_again(
+    router: Router, engine: Engine, heard: Recorder, items: str
+) -> None:
+    """Before the commit was sent everything is undone, so run() repeats the whole and succeeds."""
+    marker = f"kill_{secrets.token_hex(3)}"
+    runs = 0
+
+    async def work(tx: Any) -> None:
+        nonlocal runs
+        runs += 1
+        await tx.execute(f"INSERT INTO {items} (amount) VALUES (1)")
+        await tx.fetch_value(slow(engine, marker, 0.7 if runs == 1 else 0))
+
+    killer = asyncio.create_task(kill_once(engine, [engine.server.primary], marker))
+    await router.session("acme", timeout=20).run(work)
+    await killer
+    assert (runs, len(heard.of(RetryScheduled))) == (2, 1)
+    assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 1
+
+
+@SERVED
+async def test_idle_connections_that_died_are_not_noticed_by_the_caller(
+    router: Router, engine: Engine, heard: Recorder, items: str
+) -> None:
+    """After the server closed every idle connection reads and writes still succeed."""
+    await router.fetch_value("SELECT 1", tenant="acme")
+    for server in engine.server.servers:
+        if engine.dialect == "postgresql":
+            server.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE usename IN ('router_app', 'router_ro')"
+            )
+        else:
+            for number in server.run(
+                "SELECT id FROM information_schema.processlist WHERE user IN ('router_app', 'router_ro')"
+            ).split():
+                with contextlib.suppress(RuntimeError):  # gone by itself meanwhile
+                    server.run(f"KILL {number}")
+    await asyncio.sleep(0.05)
+    assert await router.fetch_value("SELECT 42", tenant="acme") == 42
+    assert await router.execute(f"INSERT INTO {items} (amount) VALUES (1)", tenant="acme")
+    assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 1
+
+
+# --- prepared statements and schema changes --------------------------------------------------------------
+
+
+async def test_a_schema_change_under_prepared_statements(router: Router, engine: Engine, items: str) -> None:
+    """A table altered by somebody else is read with its new shape; no stale plan reaches the caller."""
+    sql = f"SELECT * FROM {items}"
+    async with router.session("acme") as session, engine.open() as other:
+        await session.execute(f"INSERT INTO {items} (amount) VALUES (1)")
+        for number in range(3):
+            await other.execute(
+                f"ALTER TABLE {items} ADD COLUMN c{number} INT DEFAULT {number}", tenant="acme"
+            )
+            row = await session.fetch_one(sql, primary=True)
+            assert row is not None
+            assert row[f"c{number}"] == number
+            result = await session.execute(sql, primary=True)
+            assert [column.name for column in result.columns][-1] == f"c{number}"
+
+
+@POSTGRESQL
+async def test_statements_cancelled_by_the_server(router: Router) -> None:
+    """A statement that somebody else cancelled is told apart from our own timeout."""
+    async with router.session("acme") as session:
+        with pytest.raises(errors.StatementCancelled) as caught:
+            async with session.transaction() as tx:
+                await tx.execute("SET LOCAL statement_timeout = 30")
+                await tx.fetch_value("SELECT 1 FROM pg_sleep(3)")
+    assert caught.value.code == "57014"
+
+
+@only("mariadb")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1, 2], {"a": 1}, object()])
+async def test_values_that_mysql_cannot_hold_are_refused(router: Router, value: object) -> None:
+    """What would be written as something else is ParameterError, before anything is sent."""
+    with pytest.raises(errors.ParameterError):
+        await router.fetch_value("SELECT :v", {"v": value}, tenant="acme")
+    assert (
+        await router.fetch_value("SELECT :v", {"v": bytearray(b"\xff\x00'")}, tenant="acme") == b"\xff\x00'"
+    )
