@@ -32,7 +32,7 @@ class Effort:
     warm_up: float
     loops: tuple[str, ...]
     memory: bool = True  # trace the memory of every arm's stream, not of the router's and the bare one's only
-    limit: float = inf  # seconds after which only point_read by many tasks has further rounds
+    limit: float = inf  # seconds after which only point_read has further rounds
 
 
 def runner(loop: str) -> asyncio.Runner:
@@ -97,7 +97,7 @@ class _Run:
                     await self._memory(cell)
 
     def _late(self, cell: Cell) -> bool:
-        if self._effort.limit == inf or (cell.workload == "point_read" and cell.tasks > 1):
+        if self._effort.limit == inf or cell.workload == "point_read":
             return False
         return cell.workload == "stream" or time.monotonic() > self._until
 
