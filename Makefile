@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test check fix up down clean
+.PHONY: help setup demo test bench check fix up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ check: setup ## Read: lint, format, types, layers
 fix: setup ## Write: mend what lint and format can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: setup ## Measure beside peers: tables; ARGS="--json --quick" for one object a line within a minute
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[bench]" --constraint constraints.txt
+	$(BIN)/python -m tests.bench $(ARGS)
 
 up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
 	docker compose up --detach --wait

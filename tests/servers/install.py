@@ -1,5 +1,6 @@
 """Install the servers that the tests need: ``python -m tests.servers.install``.
 
+With ``bench`` behind it also the proxies that ``make bench`` compares with.
 Quick when all are there. As root on a Debian-like system it installs what is missing from the system's own
 packages; elsewhere it says in one line what to do, and the tests of a missing server skip (with ``CI=true``:
 fail). No service of the system is started: the tests start servers of their own.
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +21,12 @@ _NEEDED = {
     "mariadb-server": ("mariadbd",),
     "redis-server": ("redis-server",),
 }
+_PROXIES = {"pgbouncer": ("pgbouncer",), "pgpool2": ("pgpool",)}  # only `make bench` compares with them
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def missing() -> list[str]:
-    """Return the packages whose programs this machine lacks."""
+def missing(needed: Mapping[str, tuple[str, ...]] = _NEEDED) -> list[str]:
+    """Return the packages whose programs this machine lacks, of those in ``needed``."""
 
     def lacks(programs: tuple[str, ...]) -> bool:
         try:
@@ -33,7 +35,7 @@ def missing() -> list[str]:
             return True
         return False
 
-    return [package for package, programs in _NEEDED.items() if lacks(programs)]
+    return [package for package, programs in needed.items() if lacks(programs)]
 
 
 @contextmanager
@@ -58,24 +60,25 @@ def _apt(*arguments: str) -> None:
     subprocess.run(["apt-get", "-q", *arguments], env=environment, stdin=subprocess.DEVNULL, check=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Install what is missing where we may, else say how; fail only if an installation fails."""
-    packages = missing()
+    needed = _NEEDED | _PROXIES if "bench" in arguments else _NEEDED
+    packages = missing(needed)
     if not packages:
         return 0
     names = " ".join(packages)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print(f"Some tests need {names}: install with your package manager, else these tests skip")
+        print(f"Some of this needs {names}: install with your package manager, else it is left out")
         return 0
-    print(f"Installing {names} for the tests, without starting any service", flush=True)
+    print(f"Installing {names}, without starting any service", flush=True)
     with _no_services():
         _apt("update")
         _apt("install", "-y", "--no-install-recommends", *packages)
-    if packages := missing():
+    if packages := missing(needed):
         print(f"Still missing after installation: {' '.join(packages)}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

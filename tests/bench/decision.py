@@ -1,0 +1,84 @@
+"""The decision alone: look-up, classification, decide, choose. No server and no loop have a part in it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from itertools import count
+from statistics import median
+
+from router import Router
+from router.execution import Affinity, Request
+from router.statements import Dialect, parse
+from tests.bench import texts
+from tests.bench.arms.ours import TENANT, config
+from tests.bench.place import Node, Place
+from tests.bench.results import Cell, Line
+
+_CALLS = 2_000  # to a batch, so that reading the clock costs nothing beside them
+_NOWHERE = Place("postgresql", Node("127.0.0.1", 1), (Node("127.0.0.1", 2), Node("127.0.0.1", 3)), "none")
+
+
+def decision(rounds: int) -> Line:
+    """Measure the decision of a point read by its parts, in µs each; nothing connects."""
+    return asyncio.run(_decision(max(rounds * 5, 15)))
+
+
+async def _decision(batches: int) -> Line:
+    async with Router(config(_NOWHERE, 1)) as router:
+        parts = _parts(router)
+        numbers = count()
+
+        def cold() -> None:
+            parse(f"SELECT id, name FROM plans_{next(numbers)} WHERE id = :id", Dialect.POSTGRESQL)
+
+        took = {name: _median(part, batches, _CALLS) for name, part in parts.items()}
+        whole = _batches(_whole(router), batches, _CALLS)
+        took["cold"] = _median(cold, batches, 20)
+    total = median(whole)
+    extra = {f"{name}_us": value for name, value in took.items()} | {"spread": [min(whole), max(whole)]}
+    cell = Cell("decision", "router", 1, "none")
+    return Line(cell, 1e6 / total, total, total, max(whole), None, extra | {"rounds": batches})
+
+
+def _parts(router: Router) -> dict[str, Callable[[], object]]:
+    # private on purpose: this is the path that a request takes, and not what explain() makes of it
+    executor = router._running()
+    target = executor.target(TENANT, None)
+    statement = target.backend.statements.of(texts.READ)
+    request = Request(target, Affinity(), "fetch_one", statement, (), 0.0)
+    request.verdict = executor.verdict(statement, target) or statement.verdict
+    route = executor.decide(request)
+    return {
+        "lookup": lambda: executor.target(TENANT, None),
+        "classify": lambda: executor.verdict(target.backend.statements.of(texts.READ), target),
+        "decide": lambda: executor.decide(request),
+        "choose": lambda: executor.choose(route, target, Affinity()),
+    }
+
+
+def _whole(router: Router) -> Callable[[], object]:
+    executor = router._running()
+    target = executor.target(TENANT, None)
+    request = Request(target, Affinity(), "fetch_one", target.backend.statements.of(texts.READ), (), 0.0)
+
+    def decide() -> object:
+        found = executor.target(TENANT, None)
+        request.verdict = executor.verdict(found.backend.statements.of(texts.READ), found) or request.verdict
+        request.affinity.replica = None  # each request is a new session
+        return executor.choose(executor.decide(request), found, request.affinity)
+
+    return decide
+
+
+def _batches(part: Callable[[], object], batches: int, calls: int) -> list[float]:
+    took = []
+    for _ in range(batches):
+        started = time.perf_counter()
+        for _ in range(calls):
+            part()
+        took.append((time.perf_counter() - started) / calls * 1e6)
+    return took
+
+
+def _median(part: Callable[[], object], batches: int, calls: int) -> float:
+    return median(_batches(part, batches, calls))
