@@ -6,10 +6,11 @@ always there, each with a further schema ``analytics``.
 """
 
 import asyncio
+import contextlib
 import itertools
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +83,7 @@ class Engine:
             self.folder,
         )
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def open(self, *args: Any, **given: Any) -> AsyncIterator[Router]:
         """Open a router of :meth:`config`."""
         async with Router.open(self.config(*args, **given)) as opened:
@@ -103,6 +104,13 @@ class Sqlite(Engine):
     key = "INTEGER PRIMARY KEY"
     own_read_reason = "read"  # the readers see every commit at once
     replicas = ("reader-1", "reader-2")
+
+    def create(self, *tenants: str) -> None:
+        (self.folder / "data").mkdir(exist_ok=True)
+        for tenant in tenants:
+            for name in (tenant, f"{tenant}.{tenant}_analytics"):
+                with contextlib.closing(sqlite3.connect(self.file(name))) as made:
+                    made.execute("PRAGMA journal_mode = WAL")
 
     def tenant(self, tenant: str) -> dict[str, Any]:
         return {"isolation": "database", "database": tenant, "schemas": {"analytics": f"{tenant}_analytics"}}

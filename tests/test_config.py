@@ -1,7 +1,5 @@
 """Rules of loading a configuration: the sample works, and every mistake is told at once, in its place."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
@@ -133,9 +131,9 @@ tiers: {gold: {lag: 1s}}
         "tenants/c.yaml:1:1",  # a
         "tenants/c.yaml:2:1",  # duplicate
     ]
-    assert "24 mistakes" not in str(caught.value) and "23 mistakes" in str(caught.value)
     text = str(caught.value)
     for hint in (
+        "23 mistakes",
         "Did you mean 'weight'?",
         "Did you mean 'main'?",
         'Write "no"',
@@ -232,7 +230,7 @@ SLIPS = [
 
 
 @pytest.mark.parametrize("slip", SLIPS)
-@pytest.mark.parametrize("where", ["login", "node", "url"])
+@pytest.mark.parametrize("where", ["login", "node", "url", "options", "tenant"])
 def test_no_slip_shows_a_password(tmp_path, slip, where):
     """Wherever a password ends up by a slip of the pen, no error, repr or traceback local repeats it."""
     router = ROUTER.replace("host: 127.0.0.1", f"host: db, username: app, {slip}")
@@ -241,7 +239,9 @@ def test_no_slip_shows_a_password(tmp_path, slip, where):
     elif where == "url":
         url = slip.replace("password", "").replace('"', "").strip(":= ")
         router = ROUTER.replace("host: 127.0.0.1", f'url: "postgresql://app:{url}@db:x/app?a={url}"')
-    folder(tmp_path, router, acme=ACME)
+    elif where == "options":
+        router = ROUTER + f"    options: {{{slip}}}\n    balancing: none\n"
+    folder(tmp_path, router, acme=f"{{tenant: acme, {slip}}}" if where == "tenant" else ACME)
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path)
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
@@ -297,6 +297,20 @@ def test_mistakes_in_code_are_told_by_their_way(tmp_path):
     assert {"version", "tenants.a.tenant", "tenants.a.cluster", "tenants.c", "tenants.5.tenant"} <= told
     with pytest.raises(ConfigurationError, match="tenants"):
         parse(data(tenants=[]))
+
+
+def test_a_refusal_in_code_holds_no_password():
+    """The data given to parse() is in no frame of the traceback, whatever is wrong with it."""
+    main = {"engine": "mysql", "primary": {"host": "db", "username": "a", "password": CANARY}, "readers": 1}
+    with pytest.raises(ConfigurationError) as caught:
+        parse(data(clusters={"main": main}))
+    frames: list[str] = []
+    trace = caught.value.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != __file__:
+            frames.append(repr(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    assert len(frames) == 2 and CANARY not in "".join(frames)
 
 
 def test_a_structure_without_end_is_refused(tmp_path):

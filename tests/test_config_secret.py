@@ -103,8 +103,9 @@ def test_references_resolve(monkeypatch, tmp_path, text, expected):
 
 def test_only_one_newline_is_taken_from_a_file(tmp_path):
     """A secret that ends in a newline of its own keeps it."""
-    (tmp_path / "pw").write_bytes(b"a\r\n\r\n")
-    assert SecretReference.parse("${file:pw}", tmp_path).resolve().reveal() == "a\r\n"
+    for written, meant in ((b"a\n\n", "a\n"), (b"a\r\n\r\n", "a\r\n"), (b"a ", "a ")):
+        (tmp_path / "pw").write_bytes(written)
+        assert SecretReference.parse("${file:pw}", tmp_path).resolve().reveal() == meant
 
 
 @pytest.mark.parametrize(

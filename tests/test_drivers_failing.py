@@ -18,7 +18,7 @@ async def test_a_statement_timeout(router: Router, engine: Engine, heard: Record
     started = loop.time()
     with pytest.raises(errors.StatementTimeout) as caught:
         await router.fetch_all(engine.sleep(3), tenant="acme", readonly=True, timeout=0.3)
-    assert 0.25 < loop.time() - started < 0.6
+    assert 0.25 < loop.time() - started < 1.5
     assert errors.is_timeout(caught.value)
     assert heard.of(RetryScheduled) == []
     assert await router.fetch_value("SELECT 42", tenant="acme") == 42

@@ -144,7 +144,7 @@ class ClusterConfig(Section):
     """How a read chooses among the replicas."""
     extensions: Annotated[tuple[ExtensionSchema, ...], Field(strict=False)] = ()
     """PostgreSQL only: schemas of extensions, put after the tenant's own on its search_path."""
-    options: dict[str, Scalar] = {}
+    options: dict[str, Scalar] = Field(default={}, repr=False)
     """Passed to the driver by name."""
 
     @property

@@ -103,13 +103,16 @@ def dig(error: ValidationError, model: type[BaseModel]) -> Iterator[Found]:
     for detail in error.errors(include_url=False):
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         context = detail.get("ctx", {})
+        bare = detail["input"] is None
         if detail["type"] == "extra_forbidden":
-            yield _unknown_key(loc, known_keys(model, loc[:-1]), bare=detail["input"] is None)
+            yield _unknown_key(loc, known_keys(model, loc[:-1]), bare)
         elif detail["type"] == "missing":
             yield Found(loc[:-1], f"has no {loc[-1]!r}", f"Add {loc[-1]}: ...", absent=True)
         elif isinstance(cause := context.get("error"), ValueError):
             at_key = "[key]" in detail["loc"]
-            yield Found(loc, getattr(cause, "fact", "is refused"), getattr(cause, "remedy", ""), at_key)
+            hidden = bare and loc[-1] not in known_keys(model, loc[:-1])
+            fact, remedy = getattr(cause, "fact", "is refused"), getattr(cause, "remedy", "")
+            yield Found(loc, f"has a key whose value {fact}" if hidden else fact, remedy, at_key, hidden)
         else:
             yield Found(loc, *_MESSAGES.get(detail["type"], _unforeseen)(context))
 
@@ -131,13 +134,15 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
     return next((model for arg in get_args(annotation) if (model := _model_within(arg))), None)
 
 
-def _unknown_key(loc: Loc, known: tuple[str, ...], *, bare: bool) -> Found:
+def _unknown_key(loc: Loc, known: tuple[str, ...], bare: bool) -> Found:
     close = get_close_matches(str(loc[-1]), known, n=1)
     remedy = f"Did you mean {close[0]!r}? " if close else ""
     remedy += f"Known keys: {', '.join(known)}" if known else ""
-    if bare and "password" in known:
-        # {password:hunter2} without the space is one key without a value, and the password is in it
-        return Found(loc, "has an unknown key, not shown since a password may be in it", remedy, True, True)
+    if bare:
+        # {hunter2}, or {password:hunter2} without the space, is a key without a value: the password is in it
+        return Found(
+            loc, "has an unknown key without a value, not shown: it may be a secret", remedy, True, True
+        )
     return Found(loc, "is an unknown key", remedy, at_key=True)
 
 
