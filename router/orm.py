@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -82,14 +83,26 @@ async def orm_session(unit: Unit, options: dict[str, Any]) -> AsyncIterator[Asyn
         await unit.open(begin=False)
     lease = unit.lease
     lease.transactional = own
-    lease.watch = Watcher(unit)
+    watcher = lease.watch = Watcher(unit)
     try:
-        async with (
-            unit.target.backend.bridge.connection(lease) as connection,
-            AsyncSession(bind=connection, **{"expire_on_commit": False, **options}) as session,
-        ):
-            yield session
-            await session.commit()
+        async with unit.target.backend.bridge.connection(lease) as connection:
+            session = AsyncSession(bind=connection, **{"expire_on_commit": False, **options})
+            try:
+                yield session
+                if own and unit.readonly and not (session.new or session.dirty or session.deleted):
+                    # nothing to flush: end it without a greenlet, for which SQLAlchemy is done
+                    if lease.connection.in_transaction:
+                        await lease.commit()
+                        watcher.ended(True, None)
+                    session.sync_session.close()
+                elif session.in_transaction():
+                    await session.commit()
+            finally:
+                # Not "async with session": its close runs in a task of its own, also with nothing to undo.
+                if session.in_transaction():
+                    await asyncio.shield(session.close())
+                else:
+                    session.sync_session.close()
     except BaseException as exc:
         if not isinstance(exc, Exception):
             lease.broken = lease.broken or "cancelled"

@@ -140,13 +140,29 @@ class Bridge:
     @asynccontextmanager
     async def connection(self, lease: Lease) -> AsyncIterator[AsyncConnection]:
         """Lend a lease's connection to SQLAlchemy for the length of the block."""
-        connection = self._engine.connect()
-        # No await between setting and taking: SQLAlchemy asks its pool synchronously, first thing.
-        self._pool.lease = lease
-        await connection.start()
+        connection = await self.connect(lease)
         try:
             yield connection
         finally:
+            await self.disconnect(lease, connection)
+
+    async def connect(self, lease: Lease) -> AsyncConnection:
+        """Lend a lease's connection to SQLAlchemy until :meth:`disconnect`."""
+        # No await between setting and taking: SQLAlchemy asks its pool synchronously, first thing.
+        self._pool.lease = lease
+        if lease.connection.record is not None:
+            # SQLAlchemy has met this connection: nothing awaits on the way, so it needs no greenlet
+            return AsyncConnection(self._engine, self._engine.sync_engine.connect())
+        connection = self._engine.connect()
+        await connection.start()
+        return connection
+
+    async def disconnect(self, lease: Lease, connection: AsyncConnection) -> None:
+        """Take the connection back from SQLAlchemy, rolling back what it left open."""
+        known = connection.sync_connection
+        if known is not None and not (lease.transactional and lease.connection.in_transaction):
+            known.close()  # nothing to roll back, so nothing awaits
+        else:
             await connection.close()
 
 
