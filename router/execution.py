@@ -214,19 +214,27 @@ class Executor:
         if statement.dirt > connection.dirt:
             connection.dirt = statement.dirt
         sql = pool.driver.text_for(statement, connection.binding)
+        deadlines = pool.deadlines
+        deadlines.enter(connection, now + (most if most < limit else limit))
         error: RouterError
         try:
-            run = getattr(connection, request.verb)
-            value = await run(sql, request.args, most if most < limit else limit)
+            value = await getattr(connection, request.verb)(sql, request.args, None)
         except Exception as exc:
             # raised below, outside of this block, so that the driver's exception is not its context
             error, broken = judge(pool, connection, exc)
+        except asyncio.CancelledError:
+            if not deadlines.was_late(connection):
+                pool.discard(connection, "cancelled")
+                raise
+            error, broken = judge(pool, connection, TimeoutError())
         except BaseException:
             pool.discard(connection, "cancelled")
             raise
         else:
             pool.give(connection)
             return value
+        finally:
+            deadlines.leave(connection)
         if broken:
             pool.discard(connection, "broken")
         else:
@@ -291,9 +299,9 @@ class Executor:
         if request.work is not None:
             return await request.work(lease, limit)
         if request.verb == "execute_raw":
-            return await lease.run("execute_raw", statement.text, limit)
+            return await lease.run("execute_raw", statement.text, None, limit=limit)
         sql = lease.pool.driver.text_for(statement, connection.binding)
-        return await lease.run(request.verb, sql, request.args, limit)
+        return await lease.run(request.verb, sql, request.args, None, limit=limit)
 
     def _outcome(self, error: RouterError, request: Request) -> RouterError:
         """Turn a write without an answer into an error of its own kind."""

@@ -169,7 +169,8 @@ class Transaction(Queries):
     async def _control(self, lease: Lease, text: str) -> None:
         failure: RouterError
         try:
-            await lease.run("control", text, self._unit.target.placement.settings.statement_timeout)
+            limit = self._unit.target.placement.settings.statement_timeout
+            await lease.run("control", text, None, limit=limit)
             return
         except RouterError as error:
             failure = self._unit.describe(error)

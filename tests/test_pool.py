@@ -11,6 +11,7 @@ import pytest
 from router.drivers.driver import Connection, Endpoint, Login
 from router.errors import ConnectError, PoolTimeout, RouterClosed
 from router.events import ConnectionClosed, ConnectionEvent, ConnectionFailed, ConnectionOpened, Event
+from router.pools.deadlines import Deadlines
 from router.pools.pool import Limits, Pool
 from router.pools.reaper import Reaper
 from router.pools.registry import Pools
@@ -52,6 +53,7 @@ class Bench:
             ScriptedDriver(server),
             Limits(**{"max": 2, **limits}),
             reaper=self.reaper,
+            deadlines=Deadlines(self.clock),
             emit=self.events.append,
             clock=self.clock,
             wall=time.time,

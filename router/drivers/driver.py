@@ -82,23 +82,23 @@ class Connection(ABC):
         """Tell whether the connection is known to be closed; costs no I/O."""
 
     @abstractmethod
-    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         """Run a statement and return its rows. ``timeout`` is in seconds."""
 
     @abstractmethod
-    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
         """Run a statement and return its first row."""
 
     @abstractmethod
-    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
         """Run a statement and return what it did, with its rows if it has any."""
 
     @abstractmethod
-    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float | None) -> int:
         """Run a statement once for each tuple of arguments, all or none; return the rows changed or -1."""
 
     @abstractmethod
-    async def execute_raw(self, text: str, timeout: float) -> None:
+    async def execute_raw(self, text: str, timeout: float | None) -> None:
         """Run a text as it is, several statements allowed."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Connection(ABC):
         """Begin a transaction."""
 
     @abstractmethod
-    async def control(self, text: str, timeout: float) -> None:
+    async def control(self, text: str, timeout: float | None) -> None:
         """Run one transaction command, such as COMMIT or SAVEPOINT, as it is."""
 
     async def commit(self, timeout: float) -> None:

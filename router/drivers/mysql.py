@@ -57,27 +57,29 @@ class MysqlConnection(Connection):
         reader = self._raw._reader
         return bool(self._raw.closed or reader is None or reader.at_eof() or reader.eof_received)
 
-    async def _run(self, sql: str, args: tuple[object, ...], timeout: float) -> aiomysql.Cursor:
-        async with asyncio.timeout(timeout):
-            cursor = await self._raw.cursor()
-            await cursor.execute(sql, _adapted(args) or None)
+    async def _run(self, sql: str, args: tuple[object, ...], timeout: float | None) -> aiomysql.Cursor:
+        if timeout is not None:
+            async with asyncio.timeout(timeout):
+                return await self._run(sql, args, None)
+        cursor = await self._raw.cursor()
+        await cursor.execute(sql, _adapted(args) or None)
         return cursor
 
-    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         return _rows(await self._run(sql, args, timeout))
 
-    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
         rows = _rows(await self._run(sql, args, timeout))
         return rows[0] if rows else None
 
-    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
         cursor = await self._run(sql, args, timeout)
         described = cursor.description or ()
         columns = tuple(Column(each[0], _TYPE_NAMES.get(each[1], "unknown")) for each in described)
         # insert_id is 0 where no key was generated
         return Result(cursor.rowcount, cursor.lastrowid or None, columns, _rows(cursor))
 
-    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float | None) -> int:
         rows = [_adapted(each) for each in args]
         async with asyncio.timeout(timeout):
             if self.in_transaction:
@@ -102,7 +104,7 @@ class MysqlConnection(Connection):
         cursor = await self._raw.cursor()
         return int(await cursor.executemany(sql, rows) or 0)
 
-    async def execute_raw(self, text: str, timeout: float) -> None:
+    async def execute_raw(self, text: str, timeout: float | None) -> None:
         async with asyncio.timeout(timeout):
             cursor = await self._raw.cursor()
             await cursor.execute(text)
@@ -129,7 +131,7 @@ class MysqlConnection(Connection):
             await self.control(f"SET TRANSACTION ISOLATION LEVEL {isolation.upper()}", timeout)
         await self.control("START TRANSACTION READ ONLY" if readonly else "START TRANSACTION", timeout)
 
-    async def control(self, text: str, timeout: float) -> None:
+    async def control(self, text: str, timeout: float | None) -> None:
         async with asyncio.timeout(timeout):
             await self._raw.query(text)
 

@@ -80,7 +80,7 @@ class PostgresqlConnection(Connection):
     def closed(self) -> bool:
         return self._raw.is_closed()
 
-    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
             rows: list[Row] = await self._run(statement._state, args, "", 0, False, timeout)
@@ -89,7 +89,7 @@ class PostgresqlConnection(Connection):
             raise
         return rows
 
-    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
             rows: list[Row] = await self._run(statement._state, args, "", 1, False, timeout)
@@ -98,7 +98,7 @@ class PostgresqlConnection(Connection):
             raise
         return rows[0] if rows else None
 
-    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
             rows, status, _ = await self._run(statement._state, args, "", 0, True, timeout)
@@ -108,7 +108,7 @@ class PostgresqlConnection(Connection):
         columns = tuple(Column(each.name, each.type.name) for each in statement.get_attributes())
         return Result(_rowcount(status.decode()), None, columns, rows)
 
-    async def _prepare(self, sql: str, timeout: float) -> Any:
+    async def _prepare(self, sql: str, timeout: float | None) -> Any:
         """Return a prepared statement; two generations, so that a hit is one look-up."""
         statement = self._old.pop(sql, None) or await self._raw.prepare(sql, timeout=timeout)
         if not self._kept:
@@ -123,13 +123,13 @@ class PostgresqlConnection(Connection):
         self._young, self._old = {}, {}
         await self._raw.reload_schema_state()
 
-    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float | None) -> int:
         if not args:
             return 0
         await self._raw.executemany(sql, args, timeout=timeout)
         return -1  # the protocol answers once for the whole batch, without a count
 
-    async def execute_raw(self, text: str, timeout: float) -> None:
+    async def execute_raw(self, text: str, timeout: float | None) -> None:
         await self._raw.execute(text, timeout=timeout)
 
     async def stream(
@@ -145,7 +145,7 @@ class PostgresqlConnection(Connection):
             text += f" ISOLATION LEVEL {isolation.upper()}"
         await self._raw.execute(text + (" READ ONLY" if readonly else ""), timeout=timeout)
 
-    async def control(self, text: str, timeout: float) -> None:
+    async def control(self, text: str, timeout: float | None) -> None:
         await self._raw.execute(text, timeout=timeout)
 
     async def commit(self, timeout: float) -> None:

@@ -139,31 +139,33 @@ class SqliteConnection(Connection):
     def closed(self) -> bool:
         return not self._raw._running or self._raw._connection is None
 
-    async def _call(self, timeout: float, function: Any, *args: Any) -> Any:
+    async def _call(self, timeout: float | None, function: Any, *args: Any) -> Any:
+        execute: Any = self._raw._execute
         try:
+            if timeout is None:
+                return await execute(function, self._raw._conn, *args)
             async with asyncio.timeout(timeout):
-                execute: Any = self._raw._execute
                 return await execute(function, self._raw._conn, *args)
         except (TimeoutError, asyncio.CancelledError):
             # the thread runs on after a cancellation; the interrupt makes the statement stop and undo
             self._raw._conn.interrupt()
             raise
 
-    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float) -> list[Row]:
+    async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         return cast("list[Row]", await self._call(timeout, _fetch, sql, _adapted(args), 0))
 
-    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float) -> Row | None:
+    async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
         rows = await self._call(timeout, _fetch, sql, _adapted(args), 1)
         return rows[0] if rows else None
 
-    async def execute(self, sql: str, args: tuple[object, ...], timeout: float) -> Result:
+    async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
         return cast("Result", await self._call(timeout, _execute, sql, _adapted(args)))
 
-    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float) -> int:
+    async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float | None) -> int:
         rows = [_adapted(each) for each in args]
         return cast("int", await self._call(timeout, _execute_many, sql, rows))
 
-    async def execute_raw(self, text: str, timeout: float) -> None:
+    async def execute_raw(self, text: str, timeout: float | None) -> None:
         await self._call(timeout, _script, text)
 
     async def stream(
@@ -184,7 +186,7 @@ class SqliteConnection(Connection):
         text = "BEGIN" if readonly else "BEGIN IMMEDIATE"
         await self.control(text, timeout)
 
-    async def control(self, text: str, timeout: float) -> None:
+    async def control(self, text: str, timeout: float | None) -> None:
         await self._call(timeout, _control, text)
 
     async def rollback(self, timeout: float) -> None:

@@ -6,6 +6,7 @@ cancelled, and it gives back or closes, whatever state the connection is in.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -68,8 +69,11 @@ class Lease:
         self.transactional = False
         self.watch: Watch | None = None
 
-    async def run(self, verb: str, *args: Any, **options: Any) -> Any:
-        """Call a method of the connection and translate what it raises."""
+    async def run(self, verb: str, *args: Any, limit: float | None = None, **options: Any) -> Any:
+        """Call a method of the connection and translate what it raises.
+
+        ``limit`` bounds it, in seconds; without one the method's own ``timeout`` does.
+        """
         if self.busy or (self.streaming and verb != "next_batch"):
             raise ConcurrentUse(
                 "another statement is running on this connection, or a stream of it is not read to its end. "
@@ -77,18 +81,25 @@ class Lease:
             )
         self.check_transaction(verb)
         self.busy = True
+        connection, pool = self.connection, self.pool
+        if limit is not None:
+            pool.deadlines.enter(connection, pool.clock() + limit)
         try:
-            return await getattr(self.connection, verb)(*args, **options)
+            return await getattr(connection, verb)(*args, **options)
         except Exception as exc:
             # Raised below, outside of this block: inside, the driver's exception would become the context
             # of ours, and its frames hold the password or bound values.
             error = self.judge(exc)
-        except BaseException:
+        except BaseException as exc:
             self.broken = "cancelled"
-            self.over = self.connection.in_transaction
-            raise
+            self.over = connection.in_transaction
+            if not isinstance(exc, asyncio.CancelledError) or not pool.deadlines.was_late(connection):
+                raise
+            error = self.judge(TimeoutError())
         finally:
             self.busy = False
+            if limit is not None:
+                pool.deadlines.leave(connection)
         raise error
 
     def check_transaction(self, verb: str = "") -> None:

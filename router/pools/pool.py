@@ -18,6 +18,7 @@ from enum import Enum
 from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
 from router.errors import PoolTimeout, RouterClosed, RouterError
+from router.pools.deadlines import Deadlines
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper
 from router.statements import Dirt
@@ -68,6 +69,7 @@ class Pool:
         limits: Limits,
         *,
         reaper: Reaper,
+        deadlines: Deadlines,
         emit: Callable[[events.Event], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -77,6 +79,8 @@ class Pool:
         self.driver = driver
         self.limits = limits
         self.closed = False
+        self.deadlines = deadlines
+        self.clock = clock
         self._opener = Opener(endpoint, driver, reaper)
         self._reaper = reaper
         self._emit = emit

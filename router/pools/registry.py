@@ -10,6 +10,7 @@ from contextlib import suppress
 from router import events
 from router.drivers.driver import Driver, Endpoint
 from router.errors import RouterClosed
+from router.pools.deadlines import Deadlines
 from router.pools.pool import Limits, Pool, PoolStatus
 from router.pools.reaper import Reaper
 
@@ -33,6 +34,7 @@ class Pools:
         self._wall = wall
         self._rng = rng
         self._reaper = Reaper()
+        self._deadlines = Deadlines(clock)
         self._pools: dict[tuple[str, str, str], Pool] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -52,6 +54,7 @@ class Pools:
                 driver,
                 limits,
                 reaper=self._reaper,
+                deadlines=self._deadlines,
                 emit=self._emit,
                 clock=self._clock,
                 wall=self._wall,
@@ -82,5 +85,6 @@ class Pools:
                 await self._sweeper
             self._sweeper = None
         left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
+        self._deadlines.close()
         await self._reaper.drain(max(end - loop.time(), _FAREWELL))
         return sum(left)
