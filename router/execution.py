@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
@@ -30,6 +31,8 @@ from router.tenants import Catalog
 from router.topology import Node, Role
 from router.volatility import QUERY
 
+# Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
+_READ, _PRIMARY = Reason.READ, Role.PRIMARY
 _TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
 
 
@@ -72,7 +75,7 @@ class Executor:
 
     def check_loop(self) -> None:
         """Refuse use from another event loop: connections belong to the loop that opened them."""
-        if asyncio.get_running_loop() is not self._loop:
+        if get_running_loop() is not self._loop:
             raise WrongEventLoop(
                 "this router was opened on another event loop. Open one router per loop, in that loop"
             )
@@ -82,7 +85,7 @@ class Executor:
         backend = target.backend
         if backend.refused and statement.text in backend.refused:
             return Reason.REFUSED_BY_REPLICA
-        if statement.verdict is not Reason.READ or not statement.functions or backend.volatility is None:
+        if not statement.functions or statement.verdict is not _READ or backend.volatility is None:
             return statement.verdict
         return backend.volatility.known(statement, target.database)
 
@@ -190,7 +193,7 @@ class Executor:
             took = clock() - ready
             request.execute += took
             health.succeeded(node, took)
-            if route.role is Role.PRIMARY:
+            if route.role is _PRIMARY:
                 self._note_write(request, None)
             return value
         finally:
@@ -316,7 +319,7 @@ class Executor:
 
     def _note_write(self, request: Request, error: RouterError | None) -> None:
         """Remember that the session may have written, so that its next reads see it."""
-        if request.role is not Role.PRIMARY or request.read:
+        if request.role is not _PRIMARY or request.read:
             return
         if error is None or retries.outcome_unknown(error):
             request.affinity.wrote = True

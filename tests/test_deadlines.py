@@ -1,0 +1,88 @@
+"""Rules of router.pools.deadlines: one table for all running statements, and cancellations kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from router.errors import StatementTimeout
+from router.pools.deadlines import Deadlines
+from tests.doubles import Server, opened
+
+READ = "SELECT a FROM t"
+
+
+async def run(deadlines: Deadlines, key: object, limit: float, work: float) -> str:
+    """Run as the router does: enter, work, tell whose cancellation it was, leave."""
+    deadlines.enter(key, time.monotonic() + limit)  # type: ignore[arg-type]
+    try:
+        await asyncio.sleep(work)
+    except asyncio.CancelledError:
+        if not deadlines.was_late(key):  # type: ignore[arg-type]
+            raise
+        return "late"
+    finally:
+        deadlines.leave(key)  # type: ignore[arg-type]
+    return "done"
+
+
+async def test_what_runs_too_long_is_ended_soon_after_its_deadline() -> None:
+    """A late statement ends within 50 ms of its deadline; the others are left alone."""
+    deadlines = Deadlines(time.monotonic)
+    started = time.monotonic()
+    slow = asyncio.create_task(run(deadlines, "slow", 0.1, 5.0))
+    quick = asyncio.create_task(run(deadlines, "quick", 0.2, 0.15))
+    assert await slow == "late"
+    assert 0.1 <= time.monotonic() - started < 0.15
+    assert await quick == "done"
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    """A task that somebody else cancels is cancelled, not late, also if both happen at once."""
+    deadlines = Deadlines(time.monotonic)
+    task = asyncio.create_task(run(deadlines, "a", 1.0, 5.0))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    task = asyncio.create_task(run(deadlines, "b", 0.0, 5.0))
+    await asyncio.sleep(0)
+    deadlines._sweep()  # ours
+    task.cancel()  # theirs, before the task has run again
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_late_statement_leaves_its_task_uncancelled() -> None:
+    """After a timeout the task goes on: later awaits work, and nothing counts as cancelled."""
+    deadlines = Deadlines(time.monotonic)
+    assert await run(deadlines, "a", 0.01, 5.0) == "late"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert await run(deadlines, "a", 1.0, 0.0) == "done"
+
+
+async def test_nothing_is_swept_while_nothing_runs() -> None:
+    """The timer stops by itself once the table is empty."""
+    deadlines = Deadlines(time.monotonic)
+    await run(deadlines, "a", 1.0, 0.0)
+    await asyncio.sleep(0.05)
+    assert deadlines._timer is None
+
+
+async def test_a_request_that_runs_too_long_raises_a_timeout(server: Server) -> None:
+    """The limit holds through the router, and an outer asyncio.timeout is not mistaken for it."""
+    async with opened() as router:
+        server.block("fetch_all")
+        started = time.monotonic()
+        with pytest.raises(StatementTimeout):
+            await router.fetch_all(READ, tenant="acme", timeout=0.2)
+        assert 0.2 <= time.monotonic() - started < 0.27
+        server.block("fetch_all")
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await router.fetch_all(READ, tenant="acme", timeout=5.0)
+        assert not isinstance(caught.value, StatementTimeout)
