@@ -112,7 +112,7 @@ def _from_text(target: Target, affinity: Affinity, verb: str, sql: str, params: 
         statement = target.backend.statements.of(sql)
         if statement.verdict in _REFUSED:
             raise StatementError(_REFUSED[statement.verdict]).at(fingerprint=statement.fingerprint)
-        args = [statement.bind(each) for each in params] if verb == "execute_many" else statement.bind(params)
+        args = statement.bind_many(params) if verb == "execute_many" else statement.bind(params)
     return Request(target, affinity, verb, statement, args, now)
 
 

@@ -10,10 +10,11 @@ Replica connections are read-only in the database for that reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Final
 
 from router.errors import ParameterError
@@ -70,6 +71,18 @@ class Statement:
         given = list(params) if isinstance(params, Mapping) else None if params is not None else []
         del params  # the values must not be found in the traceback
         raise _mismatch(self, given)
+
+    def bind_many(self, params: Sequence[Mapping[str, object]]) -> list[tuple[object, ...]]:
+        """Return the values of each mapping as :meth:`bind` does."""
+        names = self.names
+        if len(names) > 1:
+            try:
+                rows = list(map(itemgetter(*names), params))
+                if set(map(len, params)) <= {len(self.parameters)}:
+                    return rows
+            except (KeyError, TypeError, IndexError):
+                pass  # the row that is wrong is told by bind()
+        return [self.bind(each) for each in params]
 
     def repeatable(self) -> bool:
         """Tell whether the same data always give the same answer: it asks no clock and no chance."""

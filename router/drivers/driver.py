@@ -112,18 +112,18 @@ class Connection(ABC):
         return await anext(batches, [])
 
     @abstractmethod
-    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float | None) -> None:
         """Begin a transaction."""
 
     @abstractmethod
     async def control(self, text: str, timeout: float | None) -> None:
         """Run one transaction command, such as COMMIT or SAVEPOINT, as it is."""
 
-    async def commit(self, timeout: float) -> None:
+    async def commit(self, timeout: float | None) -> None:
         """Commit the transaction."""
         await self.control("COMMIT", timeout)
 
-    async def rollback(self, timeout: float) -> None:
+    async def rollback(self, timeout: float | None) -> None:
         """Roll the transaction back."""
         await self.control("ROLLBACK", timeout)
 

@@ -126,7 +126,7 @@ class MysqlConnection(Connection):
             yield cast("list[Row]", list(map(made, rows)))
         await cursor.close()
 
-    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float | None) -> None:
         if isolation is not None:
             await self.control(f"SET TRANSACTION ISOLATION LEVEL {isolation.upper()}", timeout)
         await self.control("START TRANSACTION READ ONLY" if readonly else "START TRANSACTION", timeout)

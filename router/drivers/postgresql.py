@@ -51,10 +51,21 @@ class PostgresqlRow(asyncpg.Record):
         return f"Row({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
 
-def _rowcount(status: str | None) -> int:
+def _rowcount(status: bytes | None) -> int:
     """Return the number at the end of a command tag such as ``UPDATE 3``, or -1."""
-    tail = (status or "").rpartition(" ")[2]
+    tail = (status or b"").rpartition(b" ")[2]
     return int(tail) if tail.isdigit() else -1
+
+
+class _Prepared:
+    """Hold what is known of a statement that one connection has prepared."""
+
+    __slots__ = ("_statement", "columns", "state")
+
+    def __init__(self, statement: Any) -> None:
+        self._statement = statement  # asyncpg closes it on the server once nothing refers to it
+        self.state = statement._state
+        self.columns = tuple(Column(each.name, each.type.name) for each in statement.get_attributes())
 
 
 class PostgresqlConnection(Connection):
@@ -69,8 +80,8 @@ class PostgresqlConnection(Connection):
         # coroutines and a look-up by three keys for each request, a quarter of what a small read costs.
         self._run: Any = cast("Any", raw)._protocol.bind_execute
         self._kept = kept // 2
-        self._young: dict[str, Any] = {}
-        self._old: dict[str, Any] = {}
+        self._young: dict[str, _Prepared] = {}
+        self._old: dict[str, _Prepared] = {}
 
     @property
     def driver_connection(self) -> asyncpg.Connection:
@@ -83,7 +94,7 @@ class PostgresqlConnection(Connection):
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
-            rows: list[Row] = await self._run(statement._state, args, "", 0, False, timeout)
+            rows: list[Row] = await self._run(statement.state, args, "", 0, False, timeout)
         except _STALE:
             await self._forget()
             raise
@@ -92,7 +103,7 @@ class PostgresqlConnection(Connection):
     async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
-            rows: list[Row] = await self._run(statement._state, args, "", 1, False, timeout)
+            rows: list[Row] = await self._run(statement.state, args, "", 1, False, timeout)
         except _STALE:
             await self._forget()
             raise
@@ -101,16 +112,15 @@ class PostgresqlConnection(Connection):
     async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
-            rows, status, _ = await self._run(statement._state, args, "", 0, True, timeout)
+            rows, status, _ = await self._run(statement.state, args, "", 0, True, timeout)
         except _STALE:
             await self._forget()
             raise
-        columns = tuple(Column(each.name, each.type.name) for each in statement.get_attributes())
-        return Result(_rowcount(status.decode()), None, columns, rows)
+        return Result(_rowcount(status), None, statement.columns, rows)
 
-    async def _prepare(self, sql: str, timeout: float | None) -> Any:
+    async def _prepare(self, sql: str, timeout: float | None) -> _Prepared:
         """Return a prepared statement; two generations, so that a hit is one look-up."""
-        statement = self._old.pop(sql, None) or await self._raw.prepare(sql, timeout=timeout)
+        statement = self._old.pop(sql, None) or _Prepared(await self._raw.prepare(sql, timeout=timeout))
         if not self._kept:
             return statement  # unnamed on the server, the next one takes its place
         if len(self._young) >= self._kept:
@@ -139,7 +149,7 @@ class PostgresqlConnection(Connection):
         while rows := await cursor.fetch(batch, timeout=timeout):
             yield cast("list[Row]", rows)
 
-    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float | None) -> None:
         text = "BEGIN"
         if isolation is not None:
             text += f" ISOLATION LEVEL {isolation.upper()}"
@@ -148,7 +158,7 @@ class PostgresqlConnection(Connection):
     async def control(self, text: str, timeout: float | None) -> None:
         await self._raw.execute(text, timeout=timeout)
 
-    async def commit(self, timeout: float) -> None:
+    async def commit(self, timeout: float | None) -> None:
         # a transaction that an error has aborted answers COMMIT with ROLLBACK, and with no error
         if await self._raw.execute("COMMIT", timeout=timeout) == "ROLLBACK":
             raise TransactionAborted(

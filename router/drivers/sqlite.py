@@ -180,7 +180,7 @@ class SqliteConnection(Connection):
             if not self.closed:
                 self._raw._tx.put_nowait((None, cursor.close))
 
-    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
+    async def begin(self, *, readonly: bool, isolation: str | None, timeout: float | None) -> None:
         # IMMEDIATE takes the write lock now; a deferred one may find later that its snapshot is old
         # (BUSY_SNAPSHOT), which no waiting cures (sqlite.org/rescode.html#busy_snapshot)
         text = "BEGIN" if readonly else "BEGIN IMMEDIATE"
@@ -189,7 +189,7 @@ class SqliteConnection(Connection):
     async def control(self, text: str, timeout: float | None) -> None:
         await self._call(timeout, _control, text)
 
-    async def rollback(self, timeout: float) -> None:
+    async def rollback(self, timeout: float | None) -> None:
         await self._call(timeout, _rollback)
 
     def survives(self, error: RouterError) -> bool:

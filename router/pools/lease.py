@@ -138,7 +138,8 @@ class Lease:
         # set first: a cancelled BEGIN may have reached the server
         self.connection.in_transaction = True
         self.over = False
-        await self.run("begin", readonly=self.readonly, isolation=self.isolation, timeout=timeout)
+        options = {"readonly": self.readonly, "isolation": self.isolation, "timeout": None}
+        await self.run("begin", limit=timeout, **options)
 
     async def commit(self, timeout: float = _CONTROL) -> None:
         """Commit the transaction.
@@ -148,7 +149,7 @@ class Lease:
         """
         unknown: RouterError
         try:
-            await self.run("commit", timeout)
+            await self.run("commit", None, limit=timeout)
         except RouterError as error:
             if not outcome_unknown(error):
                 raise
