@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from asyncio import get_running_loop
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -165,84 +165,116 @@ class Executor:
         self.teller.failed(request, failure)
         raise failure
 
-    async def _attempt(self, request: Request, route: Route) -> Any:
-        """Run one attempt on one node.
+    def _attempt(self, request: Request, route: Route) -> Coroutine[Any, Any, Any]:
+        """Choose a node, take a connection if one is idle, and return the coroutine that does the rest.
 
-        While a connection is idle there is one await, the driver's own: taking and giving are plain calls.
+        Not a coroutine itself: each one that a reply passes through costs, and here nothing waits.
         """
-        clock, target = self.clock, request.target
+        target = request.target
         request.node = node = self.choose(route, target, request.affinity)
         request.role, request.reason = route.role, route.reason
         request.attempts += 1
-        health = target.backend.health
-        load = health.load[node]
-        failure: RouterError
-        began = ready = clock()
+        now = self.clock()
+        pool = target.pools.get(node) or target.pool(node)
+        connection = pool.take(target.binding, now)
+        if connection is None or connection.binding != target.binding:
+            return self._later(pool, connection, request, now)
+        if request.work is not None or request.verb == "execute_raw":
+            return self._on_lease(pool, connection, request, now)
+        return self._on(pool, connection, request, now)
+
+    async def _later(self, pool: Pool, connection: Connection | None, request: Request, began: float) -> Any:
+        """Run an attempt for which a connection has to be waited for, or to be bound, first."""
+        load = request.target.backend.health.load[pool.endpoint.node]
         load.in_flight += 1
+        failure: RouterError
         try:
-            pool = target.pools.get(node) or target.pool(node)
-            connection = pool.take(target.binding, began)
-            if connection is None or connection.binding != target.binding:
-                connection = await target.settle(connection, pool, request.deadline)
-                ready = clock()
-                request.acquire += ready - began
-            value = await self._on(pool, connection, request, ready)
+            settled = await request.target.settle(connection, pool, request.deadline)
         except RouterError as error:
-            failure = self._outcome(error, request)
+            failure = error
         else:
-            took = clock() - ready
-            request.execute += took
-            health.succeeded(node, took)
-            if route.role is _PRIMARY:
-                self._note_write(request, None)
-            return value
+            now = self.clock()
+            request.acquire += now - began
+            special = request.work is not None or request.verb == "execute_raw"
+            return await (self._on_lease if special else self._on)(pool, settled, request, now)
         finally:
             load.in_flight -= 1
-        request.execute += clock() - ready
-        health.failed(node, failure)
-        self._note_write(request, failure)
-        raise failure
+        request.acquire += self.clock() - began
+        raise self._failed(failure, request)
 
     async def _on(self, pool: Pool, connection: Connection, request: Request, now: float) -> Any:
         """Run a request on a connection and give the connection back, whatever happens."""
-        statement = request.statement
-        limit = request.deadline - now
-        most = request.target.placement.settings.statement_timeout
-        if request.work is not None or limit <= 0 or request.verb == "execute_raw":
-            lease = Lease(pool, connection)
-            try:
-                return await self._send(lease, request, now)
-            finally:
-                lease.release()
+        statement, health, node = request.statement, request.target.backend.health, pool.endpoint.node
         if statement.dirt > connection.dirt:
             connection.dirt = statement.dirt
+        most, limit = request.target.placement.settings.statement_timeout, request.deadline - now
+        if limit <= 0:
+            pool.give(connection)
+            late = StatementTimeout("no time was left to send the statement", sent=Sent.NO)
+            raise self._failed(late, request)
         sql = pool.driver.text_for(statement, connection.binding)
-        deadlines = pool.deadlines
+        deadlines, load = pool.deadlines, health.load[node]
         deadlines.enter(connection, now + (most if most < limit else limit))
-        error: RouterError
+        load.in_flight += 1
+        failure: RouterError
         try:
             value = await getattr(connection, request.verb)(sql, request.args, None)
         except Exception as exc:
             # raised below, outside of this block, so that the driver's exception is not its context
-            error, broken = judge(pool, connection, exc)
+            failure, broken = judge(pool, connection, exc)
         except asyncio.CancelledError:
             if not deadlines.was_late(connection):
                 pool.discard(connection, "cancelled")
                 raise
-            error, broken = judge(pool, connection, TimeoutError())
+            failure, broken = judge(pool, connection, TimeoutError())
         except BaseException:
             pool.discard(connection, "cancelled")
             raise
         else:
             pool.give(connection)
+            took = self.clock() - now
+            request.execute += took
+            health.succeeded(node, took)
+            if request.role is _PRIMARY:
+                self._note_write(request, None)
             return value
         finally:
             deadlines.leave(connection)
+            load.in_flight -= 1
         if broken:
             pool.discard(connection, "broken")
         else:
             pool.give(connection)
-        raise error
+        request.execute += self.clock() - now
+        raise self._failed(failure, request)
+
+    async def _on_lease(self, pool: Pool, connection: Connection, request: Request, now: float) -> Any:
+        """Run what needs a lease: a Core construct, or a text that is not looked at."""
+        lease, health = Lease(pool, connection), request.target.backend.health
+        load = health.load[pool.endpoint.node]
+        load.in_flight += 1
+        failure: RouterError
+        try:
+            value = await self._send(lease, request, now)
+        except RouterError as error:
+            failure = error
+        else:
+            health.succeeded(pool.endpoint.node, self.clock() - now)
+            self._note_write(request, None)
+            return value
+        finally:
+            lease.release()
+            load.in_flight -= 1
+            request.execute += self.clock() - now
+        raise self._failed(failure, request)
+
+    def _failed(self, error: RouterError, request: Request) -> RouterError:
+        """Take note of a failed attempt and return the error to raise."""
+        failure = self._outcome(error, request)
+        if request.node is not None:
+            request.target.backend.health.failed(request.node, failure)
+        self._note_write(request, failure)
+        return failure
 
     async def run_on(self, lease: Lease, request: Request) -> Any:
         """Run a request on a lease that is already held, such as a transaction's; nothing is repeated."""

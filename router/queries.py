@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -81,8 +81,8 @@ class Queries(ABC):
     __slots__ = ()
 
     @abstractmethod
-    async def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Any:
-        """Run one request."""
+    def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine that runs one request."""
 
     @overload
     async def fetch_all(

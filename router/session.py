@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -112,11 +112,12 @@ class Session(Affinity, Queries):
 
     # --- statements --------------------------------------------------------------------------------------
 
-    async def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Any:
-        self._check_open()
+    def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Coroutine[Any, Any, Any]:
+        if self._closed:
+            self._check_open()
         if self._transaction is not None and (open_ := self._current()) is not None:
-            return await open_._run(verb, sql, params, given)
-        return await self._executor.run(self._request(verb, sql, params, given))
+            return open_._run(verb, sql, params, given)
+        return self._executor.run(self._request(verb, sql, params, given))
 
     def _request(self, verb: str, sql: Any, params: Any, given: Options) -> Request:
         target = self._target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -113,9 +113,9 @@ class Transaction(Queries):
 
     # --- statements --------------------------------------------------------------------------------------
 
-    async def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Any:
+    def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Coroutine[Any, Any, Any]:
         lease, request = self._request(verb, sql, params, given.timeout)
-        return await self._unit.executor.run_on(lease, request)
+        return self._unit.executor.run_on(lease, request)
 
     def _request(self, verb: str, sql: Any, params: Any, timeout: float | None) -> tuple[Lease, Request]:
         unit = self._unit
