@@ -338,6 +338,11 @@ def _errors_in(exc: BaseException | None) -> Iterator[RouterError]:
         exc = exc.__cause__ or exc.__context__
 
 
+def router_error(exc: BaseException) -> RouterError | None:
+    """Return our error in ``exc``: itself, or the one behind an error of SQLAlchemy's."""
+    return next(_errors_in(exc), None)
+
+
 def _is(exc: BaseException, kinds: type[RouterError] | tuple[type[RouterError], ...]) -> bool:
     return any(isinstance(error, kinds) for error in _errors_in(exc))
 

@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from sqlalchemy import event
-from sqlalchemy.engine import CursorResult, ExceptionContext
+from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool as SqlalchemyPool
@@ -25,7 +24,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only
 
 from router.drivers.driver import Driver
-from router.errors import RouterError, StatementError
+from router.errors import RouterError, StatementError, router_error
 from router.pools.lease import Lease
 from router.rows import Column, Result, Row, row_class
 
@@ -77,11 +76,10 @@ class Bridge:
         )
         dialect: Any = self._engine.dialect
         dialect.do_begin, dialect.do_commit, dialect.do_rollback = _begin, _commit, _rollback
+        # Not by SQLAlchemy's events: with a single listener every statement takes the slower of its two ways.
+        dialect.do_execute = self._watched(dialect.do_execute)
+        dialect.do_executemany = self._watched(dialect.do_executemany)
         self._named = type(dialect)(paramstyle="named")
-        engine = self._engine.sync_engine
-        event.listen(engine, "handle_error", self._attach)
-        event.listen(engine, "before_cursor_execute", _started)
-        event.listen(engine, "after_cursor_execute", _finished)
 
     def text_of(self, construct: Any) -> str:
         """Return a Core construct as SQL text with ``:name`` parameters, for the classifier only."""
@@ -98,20 +96,32 @@ class Bridge:
             raise RuntimeError("SQLAlchemy asked for a new connection outside of a lease")
         return self._driver.sqlalchemy_connection(self._engine.dialect, self._pool.lease.connection)
 
-    def _attach(self, context: ExceptionContext) -> None:
-        """Put our error on SQLAlchemy's, so that the predicates of ``router.errors`` know it."""
-        original = context.original_exception
-        if isinstance(original, RouterError) or context.sqlalchemy_exception is None:
-            return
-        lease = _lease_of(context.connection.connection) if context.connection is not None else None
-        cause = original.__cause__ or original
-        error = lease.judge(cause) if lease is not None else self._driver.translate(cause)
-        context.sqlalchemy_exception.router_error = error  # type: ignore[attr-defined]
-        if lease is not None and lease.watch is not None and context.execution_context is not None:
-            ran: Any = context.execution_context
-            lease.watch.failed(
-                context.statement or "", _kind(ran), time.monotonic() - ran.router_started, error
-            )
+    def _watched(self, run: Callable[..., None]) -> Callable[..., None]:
+        """Return a way to run a cursor that tells the lease's watch, and puts our error on the driver's.
+
+        SQLAlchemy raises its own error from the driver's, where the predicates of ``router.errors`` find ours.
+        """
+
+        def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+            lease = None if context is None else _lease_of(context._dbapi_connection)
+            if lease is None:  # SQLAlchemy asks the server's version
+                run(cursor, statement, parameters, context)
+                return
+            lease.check_transaction()
+            started = time.monotonic()
+            try:
+                run(cursor, statement, parameters, context)
+            except Exception as exc:
+                if not isinstance(exc, RouterError):
+                    error = lease.judge(exc.__cause__ or exc)
+                    exc.router_error = error  # type: ignore[attr-defined]
+                    if lease.watch is not None:
+                        lease.watch.failed(statement, _kind(context), time.monotonic() - started, error)
+                raise
+            if lease.watch is not None:
+                lease.watch.finished(statement, _kind(context), time.monotonic() - started, cursor.rowcount)
+
+        return watched
 
     async def run(self, construct: Any, params: Any, verb: str, lease: Lease, timeout: float) -> Any:
         """Run a Core construct on a lease and return what ``verb`` returns for text.
@@ -124,8 +134,7 @@ class Bridge:
                 result = await connection.execute(construct, params)
                 return _RESULTS[verb](result)
         except SQLAlchemyError as exc:
-            attached = getattr(exc, "router_error", None)
-            failure = attached or StatementError(
+            failure = router_error(exc) or StatementError(
                 f"SQLAlchemy refused the statement: {type(exc).__name__}", cause=exc
             )
         except TimeoutError as exc:
@@ -198,24 +207,6 @@ def _rollback(connection: Any) -> None:
         await_only(lease.rollback())
         if lease.watch is not None:
             lease.watch.ended(False, None)
-
-
-def _started(
-    conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _executemany: bool
-) -> None:
-    lease = _lease_of(conn.connection)
-    if lease is not None:
-        lease.check_transaction()
-    context.router_started = time.monotonic()
-
-
-def _finished(
-    conn: Any, cursor: Any, statement: str, _parameters: Any, context: Any, _executemany: bool
-) -> None:
-    lease = _lease_of(conn.connection)
-    if lease is not None and lease.watch is not None:
-        seconds = time.monotonic() - context.router_started
-        lease.watch.finished(statement, _kind(context), seconds, cursor.rowcount)
 
 
 def _kind(context: Any) -> str:
