@@ -99,7 +99,7 @@ class Bridge:
     def _watched(self, run: Callable[..., None]) -> Callable[..., None]:
         """Return a way to run a cursor that tells the lease's watch, and puts our error on the driver's.
 
-        SQLAlchemy raises its own error from the driver's, where the predicates of ``router.errors`` find ours.
+        SQLAlchemy raises its error from the driver's, where the predicates of ``router.errors`` find ours.
         """
 
         def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:

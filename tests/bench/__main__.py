@@ -6,14 +6,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.bench import plan
+from tests.bench import markdown, plan
 from tests.bench.arms import NAMES, arm
 from tests.bench.decision import decision
-from tests.bench.place import World, world
+from tests.bench.place import POOLED, World, world
 from tests.bench.report import print_json, print_tables
 from tests.bench.results import Cell, Results
 from tests.bench.runs import Effort, run_all
@@ -28,17 +29,21 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--json", action="store_true", help="print one JSON object a line instead of tables")
     add("--quick", action="store_true", help="finish within a minute: short slices, one number of tasks")
-    add("--check", action="store_true", help="exit 1 if a figure misses its limit")
+    add("--check", action="store_true", help="exit 1 if a figure misses its limit; with --json print them")
     add("--workload", action="append", choices=[*WORKLOADS, *ALONE], help="only this one; may be repeated")
     add("--arm", action="append", choices=NAMES, help="only this one and its bare driver; may be repeated")
     add("--loop", action="append", choices=plan.LOOPS, help="only this event loop; may be repeated")
     add("--rounds", type=int, help="how many rounds")
+    add("--markdown", type=Path, metavar="FILE", help="put the saved lines of --json into the documentation")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say by the exit code whether a figure was missed, if asked to."""
     given = options(arguments)
+    if given.markdown:
+        markdown.write(given.markdown)
+        return 0
     effort = plan.QUICK if given.quick else plan.FULL
     effort = replace(effort, rounds=given.rounds or effort.rounds, loops=tuple(given.loop or effort.loops))
     workloads = given.workload or [*WORKLOADS, *ALONE]
@@ -60,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         watchdog.dismiss()
     lines = results.all_lines({name: _bare(name) for name in arms})
-    reached = (print_json if given.json else print_tables)(results, lines)
+    if "tenants" in alone:
+        cells.append(Cell("tenants", "router", POOLED, effort.loops[0]))
+    reached = print_json(results, lines, cells, given.check) if given.json else print_tables(results, lines)
     return int(given.check and not all(figure.ok for figure in reached))
 
 

@@ -1,10 +1,12 @@
-"""The decision alone: look-up, classification, decide, choose. No server and no loop have a part in it."""
+"""The decision alone: look-up, classification, decide, choose; and, apart, what is around it. No server."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from router import Router
 from router.execution import Affinity, Request
@@ -19,7 +21,7 @@ _NOWHERE = Place("postgresql", Node("127.0.0.1", 1), (Node("127.0.0.1", 2), Node
 
 
 def decision(rounds: int) -> Line:
-    """Measure the decision of a point read by its parts, in µs each; nothing connects."""
+    """Measure a request by its parts, in µs each; its figures are those of the decision as a whole."""
     return asyncio.run(_decision(max(rounds * 5, 15)))
 
 
@@ -32,6 +34,7 @@ async def _decision(batches: int) -> Line:
             parse(f"SELECT id, name FROM plans_{next(numbers)} WHERE id = :id", Dialect.POSTGRESQL)
 
         took = {name: _median(part, batches, _CALLS) for name, part in parts.items()}
+        took |= await _around(batches)
         whole = _batches(_whole(router), batches, _CALLS)
         took["cold"] = _median(cold, batches, 20)
     total = median(whole)
@@ -54,6 +57,35 @@ def _parts(router: Router) -> dict[str, Callable[[], object]]:
         "decide": lambda: executor.decide(request),
         "choose": lambda: executor.choose(route, target, Affinity()),
     }
+
+
+async def _around(batches: int) -> dict[str, float]:
+    """Return what taking and giving back a connection costs, and telling of a request with metrics on.
+
+    On SQLite, since both need a connection; they are the same on every engine.
+    """
+    with TemporaryDirectory(prefix="router-decision-") as folder:
+        (Path(folder) / f"{TENANT}.db").touch()
+        file = Node(f"{folder}/{TENANT}.db")
+        async with Router(config(Place("sqlite", file, (file,)), 1)) as router:
+            await router.fetch_one("SELECT 1", tenant=TENANT)
+            executor = router._running()
+            target = executor.target(TENANT, None)
+            (pool,) = target.pools.values()
+            statement = target.backend.statements.of("SELECT 1")
+            request = Request(target, Affinity(), "fetch_one", statement, (), 0.0)
+            request.started, request.node = executor.clock(), target.backend.cluster.replicas[0]
+
+            def lend() -> None:
+                taken = pool.take(target.binding, executor.clock())
+                assert taken is not None
+                pool.give(taken)
+
+            def tell() -> None:
+                executor.teller.finished(request, None)
+
+            parts = {"take_give": lend, "event": tell}
+            return {name: _median(part, batches, _CALLS) for name, part in parts.items()}
 
 
 def _whole(router: Router) -> Callable[[], object]:

@@ -9,19 +9,18 @@ from rich.table import Table
 
 from tests.bench.arms import NAMES, arm
 from tests.bench.figures import Figure, figures
-from tests.bench.results import Line, Results
+from tests.bench.results import Cell, Line, Results
 
 
-def print_json(results: Results, lines: Iterable[Line]) -> list[Figure]:
-    """Print a line for each workload and arm, for what is missing, and for each figure with a limit."""
-    for line in lines:
-        print(json.dumps(line.json()))
-    for (workload, name), reason in sorted(results.missing.items()):
-        where = {"workload": workload} if workload else {}
-        print(json.dumps(where | {"arm": name, "missing": reason}))
+def print_json(results: Results, lines: Iterable[Line], cells: Iterable[Cell], check: bool) -> list[Figure]:
+    """Print one object for each cell, measured or missing; with ``check`` also one for each figure."""
+    for line in (*lines, *results.unmeasured(cells)):
+        reason = results.lacks(line.cell.workload, line.cell.arm)
+        print(json.dumps(line.json() | ({} if reason is None else {"missing": reason})))
     reached = list(figures(results))
-    for figure in reached:
-        print(json.dumps(figure.json()))
+    if check:
+        for figure in reached:
+            print(json.dumps(figure.json()))
     return reached
 
 

@@ -1,7 +1,7 @@
 """What was measured: the samples of each cell, and what follows from them."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -94,6 +94,12 @@ class Results:
                 if self.rounds.get(cell):
                     yield self._line(cell, bare[arm])
         yield from self.lines
+
+    def unmeasured(self, cells: Iterable[Cell]) -> Iterator[Line]:
+        """Yield a line without figures for each of the cells that could not be measured."""
+        for cell in cells:
+            if self.lacks(cell.workload, cell.arm) and not self.rounds.get(cell):
+                yield Line(cell)
 
     def _line(self, cell: Cell, bare: tuple[str, ...]) -> Line:
         samples = list(self.rounds[cell].values())

@@ -1,13 +1,17 @@
 """The bench itself: what it makes of samples, and that its plan leaves nothing out."""
 
+import json
+from typing import Any
+
 import pytest
 
-from tests.bench import plan
+from tests.bench import markdown, plan
 from tests.bench.arms import NAMES
 from tests.bench.figures import Figure, figures
 from tests.bench.measure import Sample, measure
 from tests.bench.place import Node, Place, World, redact
-from tests.bench.results import Cell, Results
+from tests.bench.report import print_json
+from tests.bench.results import Cell, Line, Results
 from tests.bench.workloads import ALONE, WORKLOADS
 
 
@@ -85,3 +89,67 @@ def test_no_password_in_a_reason() -> None:
     world = World({"postgresql": Place("postgresql", Node("h"), (), "secret")})
     assert "secret" not in redact("cannot connect to postgresql://u:secret@h/db\nmore", world)
     assert "secret" not in repr(world)
+
+
+KEYS = {"workload", "arm", "tasks", "loop", "rps", "cpu_us", "p50_us", "p99_us", "vs_bare"}
+
+
+def _printed(results: Results, capsys: pytest.CaptureFixture[str], *, check: bool) -> list[dict[str, Any]]:
+    """Return the objects that are printed of a run of three arms, one of which has no samples."""
+    cells = [Cell("point_read", arm, 16, "uvloop") for arm in ("bare_asyncpg", "hasql", "router")]
+    lines = results.all_lines(dict.fromkeys(NAMES, ("bare_asyncpg",)))
+    print_json(results, list(lines), cells, check)
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_every_line_has_all_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who reads the lines need not look whether a key is there; a missing peer says why it is missing."""
+    results = _results((90.0, 100.0))
+    results.missing["", "hasql"] = "not installed"
+    printed = _printed(results, capsys, check=False)
+    assert [line["arm"] for line in printed] == ["bare_asyncpg", "router", "hasql"]
+    assert all(line.keys() >= KEYS for line in printed)
+    assert [line.get("missing") for line in printed] == [None, None, "not installed"]
+    assert printed[2]["rps"] is None
+
+
+def test_figures_are_printed_when_they_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines of another form come only if asked for."""
+    *_, figure = _printed(_results((90.0, 100.0)), capsys, check=True)
+    assert figure == {
+        "name": "point_read: router vs bare_asyncpg, throughput",
+        "value": 0.9,
+        "limit": 0.8,
+        "ok": True,
+    }
+
+
+def test_an_arm_that_stopped_half_way_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rounds that it ran are shown together with what ended them, in one line."""
+    results = _results((90.0, 100.0))
+    results.missing["point_read", "router"] = "failed: OSError"
+    printed = [line for line in _printed(results, capsys, check=False) if line["arm"] == "router"]
+    assert [(line["rps"], line["missing"]) for line in printed] == [(90.0, "failed: OSError")]
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    """The tables of the documentation are made of the lines of a run, and replace those of the last."""
+    results = _results((90.0, 100.0))
+    lines = [line.json() for line in results.all_lines(dict.fromkeys(NAMES, ("bare_asyncpg",)))]
+    lines.append(Line(Cell("write", "pgpool", 16, "uvloop")).json() | {"missing": "no such | program"})
+    page = "before\n<!-- bench -->\nold\n<!-- end of bench -->\nafter\n"
+    once = markdown.inserted(page, markdown.tables(lines))
+    assert "| `router` | 90 | 30 | 1 | 2 | 0.90 | 0.90..0.90 |" in once
+    assert "| `pgpool` | write | no such   program |" in once
+    assert "old" not in once
+    assert once.startswith("before\n")
+    assert once.endswith("after\n")
+    assert markdown.inserted(once, markdown.tables(lines)) == once
+    with pytest.raises(ValueError, match="0 pairs"):
+        markdown.inserted("no marks", "")
+
+
+def test_the_page_of_figures_names_every_workload_and_arm() -> None:
+    """Nothing that is measured is left out of the documentation."""
+    text = markdown.PAGE.read_text()
+    assert [name for name in (*WORKLOADS, *ALONE, *NAMES) if f"`{name}`" not in text] == []

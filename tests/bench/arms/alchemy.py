@@ -120,8 +120,10 @@ class AdvancedAlchemy(Arm):
 
     async def open(self) -> None:
         from advanced_alchemy.config.routing import RoutingConfig
-        from advanced_alchemy.routing import RoutingAsyncSessionMaker
+        from advanced_alchemy.routing import RoutingAsyncSession, RoutingAsyncSessionMaker
 
+        # advanced-alchemy 1.12 sets this before there is a session that SQLAlchemy 2.1 could pass it on to
+        RoutingAsyncSession.bind = None
         places = self.servers
         self._make = RoutingAsyncSessionMaker(
             routing_config=RoutingConfig(
