@@ -11,7 +11,6 @@ from router.events import Event
 from router.reasons import Reason
 from router.topology import Node, Role
 
-
 # By name, not by __subclasses__(): that also lists the classes which slots=True has replaced, until the
 # garbage collector finds them.
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
