@@ -17,7 +17,7 @@ from router import retries
 from router.backend import Backend, Target
 from router.dispatcher import Dispatcher
 from router.drivers.driver import Connection
-from router.errors import CommitOutcomeUnknown, RouterError, Sent, StatementTimeout, WrongEventLoop
+from router.errors import RouterError, Sent, StatementTimeout, WrongEventLoop
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
@@ -110,7 +110,9 @@ class Executor:
         deadline = min(request.deadline, self.clock() + settings.acquire_timeout)
         lease = await target.backend.lease_unbound(pool, deadline, settings.connect_timeout)
         try:
-            rows: list[Row] = await lease.run("fetch_all", QUERY, (list(names),), self._left(request))
+            rows: list[Row] = await lease.run(
+                "fetch_all", QUERY, (list(names),), max(request.deadline - self.clock(), 0.001)
+            )
         finally:
             lease.release()
         return rows
@@ -270,7 +272,7 @@ class Executor:
 
     def _failed(self, error: RouterError, request: Request) -> RouterError:
         """Take note of a failed attempt and return the error to raise."""
-        failure = self._outcome(error, request)
+        failure = request.outcome(error)
         if request.node is not None:
             request.target.backend.health.failed(request.node, failure)
         self._note_write(request, failure)
@@ -338,17 +340,6 @@ class Executor:
         sql = lease.pool.driver.text_for(statement, connection.binding)
         return await lease.run(request.verb, sql, request.args, None, limit=limit)
 
-    def _outcome(self, error: RouterError, request: Request) -> RouterError:
-        """Turn a write without an answer into an error of its own kind."""
-        if request.repeatable or not retries.outcome_unknown(error):
-            return error
-        return CommitOutcomeUnknown(
-            f"the server did not answer a write ({error.message}): it may have been applied, or not. "
-            "It was not repeated; read before you repeat it",
-            code=error.code,
-            cause=error,
-        ).at(cluster=error.cluster, node=error.node)
-
     def _note_write(self, request: Request, error: RouterError | None) -> None:
         """Remember that the session may have written, so that its next reads see it."""
         if request.role is not _PRIMARY or request.read:
@@ -402,6 +393,3 @@ class Executor:
         return (
             Route(left, Role.REPLICA, request.reason) if left else to_primary(snapshot, Reason.REPLICA_FAILED)
         )
-
-    def _left(self, request: Request) -> float:
-        return max(request.deadline - self.clock(), 0.001)

@@ -10,10 +10,11 @@ from typing import Any
 
 from router.backend import Target
 from router.consistency import Consistency
-from router.errors import ParameterError, RouterError, StatementError
+from router.errors import CommitOutcomeUnknown, ParameterError, RouterError, StatementError
 from router.lexer import check_characters
 from router.pools.lease import Lease
 from router.reasons import Reason
+from router.retries import outcome_unknown
 from router.routing import Intent
 from router.statements import Dialect, Dirt, Kind, Statement
 from router.topology import Node, Role
@@ -70,6 +71,17 @@ class Request:
     def repeatable(self) -> bool:
         """Tell whether running the statement twice is the same as once."""
         return self.idempotent or self.read
+
+    def outcome(self, error: RouterError) -> RouterError:
+        """Turn the error of a write without an answer into one of its own kind."""
+        if self.repeatable or not outcome_unknown(error):
+            return error
+        return CommitOutcomeUnknown(
+            f"the server did not answer a write ({error.message}): it may have been applied, or not. "
+            "It was not repeated; read before you repeat it",
+            code=error.code,
+            cause=error,
+        ).at(cluster=error.cluster, node=error.node)
 
     def describe(self, error: RouterError) -> RouterError:
         """Add to an error what only the request knows."""

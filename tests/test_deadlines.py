@@ -86,3 +86,20 @@ async def test_a_request_that_runs_too_long_raises_a_timeout(server: Server) -> 
             async with asyncio.timeout(0.05):
                 await router.fetch_all(READ, tenant="acme", timeout=5.0)
         assert not isinstance(caught.value, StatementTimeout)
+
+
+async def test_a_driver_that_swallows_the_cancellation_leaves_no_trace_of_it() -> None:
+    """Whatever a late statement ends with, its task does not count as cancelled afterwards."""
+    deadlines = Deadlines(time.monotonic)
+    task = asyncio.current_task()
+    assert task is not None
+    deadlines.enter("a", time.monotonic() + 0.01)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="closed"):
+        try:
+            try:
+                await asyncio.sleep(5.0)
+            except asyncio.CancelledError:
+                raise OSError("closed") from None
+        finally:
+            deadlines.leave("a")  # type: ignore[arg-type]
+    assert task.cancelling() == 0

@@ -43,9 +43,11 @@ class Deadlines:
 
     def leave(self, connection: Connection) -> None:
         """Watch the statement no longer."""
-        self._running.pop(connection, None)
-        if self._late:
+        entry = self._running.pop(connection, None)
+        if self._late and entry is not None and connection in self._late:
+            # cancelled by us, but the driver has made something else of it: take the cancellation back
             self._late.discard(connection)
+            entry[1].uncancel()
 
     def was_late(self, connection: Connection) -> bool:
         """Tell whether a cancellation was ours: call it once for a CancelledError, before :meth:`leave`.

@@ -86,11 +86,6 @@ class Bridge:
         options = {"render_postcompile": True}  # write IN lists out; the placeholder is not SQL
         return str(construct.compile(dialect=self._named, compile_kwargs=options))
 
-    @property
-    def engine(self) -> AsyncEngine:
-        """Return the engine; its connections work inside of :meth:`connection` only."""
-        return self._engine
-
     def _create(self) -> Any:
         if self._pool.lease is None:
             raise RuntimeError("SQLAlchemy asked for a new connection outside of a lease")
