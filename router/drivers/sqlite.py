@@ -9,11 +9,13 @@ import re
 import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote as percent
 
 import aiosqlite
+from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.sqlite_errors import translate
@@ -95,29 +97,96 @@ def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object
     return changed
 
 
-_NOTHING: dict[str, Any] = {}
-
-
 class _Work:
-    """Call a function with arguments that aiosqlite's log must not show: it writes what it runs at DEBUG."""
+    """Run a function in aiosqlite's thread and answer from there.
 
-    __slots__ = ("_args", "_function", "_named")
+    aiosqlite's own answer raises in the thread if the event loop has ended meanwhile, which nobody can catch,
+    and it writes what it runs at DEBUG, arguments included.
+    """
 
-    def __init__(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._function, self._args, self._named = function, args, named
+    __slots__ = ("_args", "_function", "_future", "_named")
+
+    def __init__(
+        self, future: asyncio.Future[Any] | None, function: Any, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        self._future, self._function, self._args, self._named = future, function, args, named
 
     def __call__(self) -> Any:
-        return self._function(*self._args, **self._named)
+        value: Any = None
+        try:
+            value = self._function(*self._args, **self._named)
+        except BaseException as exc:
+            self._answer(_raise, exc)
+        else:
+            self._answer(_return, value)
+        return value
+
+    def _answer(self, how: Any, what: Any) -> None:
+        if self._future is not None:
+            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+                self._future.get_loop().call_soon_threadsafe(how, self._future, what)
 
     def __repr__(self) -> str:
         return f"<{getattr(self._function, '__name__', 'work')}>"
 
 
-def _discreet(raw: aiosqlite.Connection) -> None:
-    """Keep bound values out of aiosqlite's log, also for the cursors that SQLAlchemy makes."""
-    hidden: Any = raw
-    execute = hidden._execute
-    hidden._execute = lambda function, *args, **named: execute(_Work(function, args, named))
+def _return(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _raise(future: asyncio.Future[Any], exc: BaseException) -> None:
+    if not future.done():
+        future.set_exception(exc)
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+def _send(raw: Any, function: Any, args: tuple[Any, ...], named: dict[str, Any] = _NOTHING) -> Any:
+    """Hand a function to the thread and return the future of its answer."""
+    future = asyncio.get_running_loop().create_future()
+    raw._tx.put_nowait((None, _Work(future, function, args, named)))
+    return future
+
+
+def _open(raw: Any) -> None:
+    raw._connection = raw._connector()
+
+
+def _stop(raw: Any) -> object:
+    """Close the file and end the thread; runs in it."""
+    try:
+        if raw._connection is not None:
+            raw._connection.close()
+    finally:
+        raw._connection = None
+    return _STOP_RUNNING_SENTINEL
+
+
+async def _started(target: str, options: dict[str, Any]) -> aiosqlite.Connection:
+    """Open a connection as aiosqlite does, but for who answers; see :class:`_Work`."""
+    raw: Any = aiosqlite.connect(target, uri=True, isolation_level=None, **options)
+    raw._thread.start()
+
+    async def execute(function: Any, *args: Any, **named: Any) -> Any:
+        if not raw._running or raw._connection is None:
+            raise ValueError("the connection is closed")
+        return await _send(raw, function, args, named)
+
+    raw._execute = execute  # for the cursors that SQLAlchemy makes
+    try:
+        await _send(raw, _open, (raw,))
+    except BaseException:
+        _end(raw)
+        raise
+    return cast("aiosqlite.Connection", raw)
+
+
+def _end(raw: Any) -> None:
+    """Let the thread end after what it does now, without waiting for it."""
+    raw._running = False
+    raw._tx.put_nowait((None, _Work(None, _stop, (raw,), _NOTHING)))
 
 
 class SqliteConnection(Connection):
@@ -131,7 +200,6 @@ class SqliteConnection(Connection):
 
     def __init__(self, raw: aiosqlite.Connection) -> None:
         super().__init__()
-        _discreet(raw)
         self._raw = raw
         self._loop = asyncio.get_running_loop()
 
@@ -147,9 +215,8 @@ class SqliteConnection(Connection):
         raw: Any = self._raw
         if self.closed:
             raise ValueError("the connection is closed")
-        # as aiosqlite's _execute, with a coroutine, two closures and a loop look-up less
-        future = self._loop.create_future()
-        raw._tx.put_nowait((future, _Work(function, (raw._connection, *args), _NOTHING)))
+        future = self._loop.create_future()  # not by _send: that would look the loop up
+        raw._tx.put_nowait((None, _Work(future, function, (raw._connection, *args), _NOTHING)))
         try:
             if timeout is None:
                 return await future
@@ -212,13 +279,18 @@ class SqliteConnection(Connection):
         raise NotImplementedError("a changed SQLite session is closed, not reset")
 
     async def close(self, timeout: float) -> None:
-        async with asyncio.timeout(timeout):
-            await self._raw.close()
+        if not self.closed:
+            raw: Any = self._raw
+            raw._running = False
+            async with asyncio.timeout(timeout):
+                await _send(raw, _stop, (raw,))
 
     def terminate(self) -> None:
-        if not self.closed:
-            self._raw._conn.interrupt()
-            self._raw.stop()
+        raw: Any = self._raw
+        with suppress(AttributeError, sqlite3.ProgrammingError):  # its thread may be closing it now
+            raw._connection.interrupt()
+        if raw._running:
+            _end(raw)
 
 
 def _control(raw: sqlite3.Connection, text: str) -> None:
@@ -260,13 +332,13 @@ class SqliteDriver(Driver):
             file.parent.mkdir(parents=True, exist_ok=True)
             target, extra = f"file:{percent(str(file))}?mode=rwc", "PRAGMA journal_mode = WAL"
         async with asyncio.timeout(timeout):
-            raw = await aiosqlite.connect(target, uri=True, isolation_level=None, **options)
+            raw = await _started(target, options)
             made = SqliteConnection(raw)
             try:
                 for pragma in (extra, "PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON"):
                     await made._call(timeout, _pragma, pragma)
             except BaseException:
-                raw.stop()
+                _end(raw)
                 raise
         return made
 

@@ -1,0 +1,109 @@
+"""The threads behind SQLite's connections: they end quietly, whenever the event loop ends."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.drivers.driver import Endpoint, Login
+from router.drivers.sqlite import SqliteConnection, SqliteDriver
+from router.topology import Node, Role
+
+
+async def _password() -> str:
+    return ""
+
+
+def _endpoint(folder: Path) -> Endpoint:
+    node = Node("primary", "main", Role.PRIMARY, path=str(folder))
+    return Endpoint(node, "acme", Login("", _password), readonly=False)
+
+
+async def _connect(folder: Path) -> SqliteConnection:
+    made = await SqliteDriver().connect(_endpoint(folder), 5)
+    assert isinstance(made, SqliteConnection)
+    return made
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException | None]]:
+    """Collect what threads raise; pytest would tell of it only in a test that happens to run later."""
+    seen: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
+    yield seen
+
+
+def _threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
+
+
+def _run_and_join(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run in a loop of its own, and wait for the threads that it left behind."""
+    before = _threads()
+    asyncio.run(work())
+    for thread in _threads() - before:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_thread_that_is_busy_when_the_loop_ends(tmp_path: Path, failures: list[Any]) -> None:
+    """A statement that outlives the loop has nobody to answer; its thread still closes the file and ends."""
+
+    async def work() -> None:
+        connection = await _connect(tmp_path)
+        task = asyncio.create_task(connection._call(None, lambda _raw: time.sleep(0.3)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        connection.terminate()
+
+    _run_and_join(work)
+    assert failures == []
+
+
+def test_a_close_that_is_given_up(tmp_path: Path, failures: list[Any]) -> None:
+    """A close that runs out of time leaves nothing behind but a thread on its way out."""
+
+    async def work() -> None:
+        connection = await _connect(tmp_path)
+        busy = asyncio.create_task(connection._call(None, lambda _raw: time.sleep(0.3)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimeoutError):
+            await connection.close(0.05)
+        busy.cancel()
+
+    _run_and_join(work)
+    assert failures == []
+
+
+def test_a_connect_that_fails_last_thing(tmp_path: Path, failures: list[Any]) -> None:
+    """A file that is no database stops its thread without an answer that comes after the loop."""
+    (tmp_path / "acme.db").write_text("no database at all " * 100)
+
+    async def work() -> None:
+        with pytest.raises(Exception, match="not a database"):
+            await _connect(tmp_path)
+
+    for _ in range(20):
+        _run_and_join(work)
+    assert failures == []
+
+
+def test_a_connect_that_is_cancelled(tmp_path: Path, failures: list[Any]) -> None:
+    """A connect that is cancelled at its first step closes what its thread opens after that."""
+
+    async def work() -> None:
+        task = asyncio.create_task(_connect(tmp_path))
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    _run_and_join(work)
+    assert failures == []
