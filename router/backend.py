@@ -12,8 +12,10 @@ from router.balancing import Policy, choose
 from router.drivers.driver import Connection, Driver, Endpoint, Login
 from router.errors import MissingExtra
 from router.health import Health
+from router.pools.bounds import Limits
+from router.pools.holders import Holder
 from router.pools.lease import Lease
-from router.pools.pool import Limits, Pool
+from router.pools.pool import Pool
 from router.pools.registry import Pools
 from router.statements import Dialect, Statement, Statements
 from router.tenants import Placement
@@ -107,12 +109,13 @@ class Backend:
 class Target:
     """Hold what is known of one (tenant, schema), computed once per configuration generation."""
 
-    __slots__ = ("backend", "binding", "database", "limit", "placement", "pools")
+    __slots__ = ("backend", "binding", "database", "holder", "limit", "placement", "pools")
 
     def __init__(self, placement: Placement, backend: Backend) -> None:
         self.placement = placement
         self.backend = backend
         self.database, self.binding = backend.driver.locate(placement)
+        self.holder = Holder(placement.tenant)  # of a connection while one statement runs
         self.pools: dict[Node, Pool] = {}
         settings = placement.settings
         self.limit = settings.acquire_timeout + settings.statement_timeout  # of a request that sets none
@@ -127,7 +130,7 @@ class Target:
     async def lease(self, node: Node, deadline: float) -> Lease:
         """Return a lease on a node, bound to the target; ``deadline`` is on the monotonic clock."""
         pool = self.pool(node)
-        connection = pool.take(self.binding, self.backend.clock())
+        connection = pool.take(self.binding, self.backend.clock(), self.holder)
         if connection is None or connection.binding != self.binding:
             connection = await self.settle(connection, pool, deadline)
         return Lease(pool, connection)
@@ -138,7 +141,9 @@ class Target:
         if connection is None:
             now = clock()
             asked = min(settings.acquire_timeout, deadline - now)
-            connection = await pool.acquire(self.binding, now + asked, asked, settings.connect_timeout)
+            connection = await pool.acquire(
+                self.binding, now + asked, asked, settings.connect_timeout, self.holder
+            )
         if connection.binding != self.binding:
             lease = Lease(pool, connection)
             try:

@@ -14,7 +14,7 @@ from router.drivers import tls
 from router.drivers.driver import Login
 from router.drivers.registry import driver_for
 from router.execution import Executor
-from router.pools.pool import Limits
+from router.pools.bounds import Limits
 from router.pools.registry import Pools
 from router.topology import Cluster, Node, Role
 
@@ -111,7 +111,7 @@ def _access(
     return Access(
         _login(login),
         context,
-        Limits(min(limits.min, most), most, limits.idle, limits.lifetime),
+        Limits(min(limits.min, most), most, limits.idle, limits.lifetime, limits.waiting, limits.leak_after),
     )
 
 

@@ -161,6 +161,10 @@ class WrongEventLoop(UsageError):
     """Refuse use from another event loop than the one that the router was opened on."""
 
 
+class WrongProcess(UsageError):
+    """Refuse use in a process that was forked from the one that opened the router: the sockets are its."""
+
+
 class TransactionStateError(UsageError):
     """Refuse a verb that does not fit the transaction's state, such as commit without begin."""
 
@@ -195,6 +199,14 @@ class RouterTimeout(RouterError, TimeoutError):
 
 class PoolTimeout(RouterTimeout):
     """Report that no connection came free within the acquire timeout; nothing was sent."""
+
+
+class PoolFull(PoolTimeout):
+    """Refuse to wait for a connection at all: as many wait already as ``connections.waiting`` allows."""
+
+
+class PoolDeadlock(PoolTimeout):
+    """Refuse to wait for a connection that could never come free: all are held by tasks that wait as well."""
 
 
 class StatementTimeout(RouterTimeout):

@@ -92,7 +92,7 @@ class ConnectionEvent(Event):
     driver: str
     database: str
     user: str
-    duration: float  # of connecting; of the connection's life for ConnectionClosed
+    duration: float  # of connecting; of the life for ConnectionClosed; of being held for ConnectionHeld
 
 
 @dataclass(slots=True)
@@ -114,6 +114,15 @@ class ConnectionClosed(ConnectionEvent):
     """Tell that a connection was closed, and why."""
 
     reason: str  # idle, lifetime, broken, dirty, closed, ...
+
+
+@dataclass(slots=True, kw_only=True)
+class ConnectionHeld(ConnectionEvent):
+    """Tell, once, that a unit of work holds a connection for longer than ``connections.leak_after``."""
+
+    tenant: str
+    task: str  # name of the task that opened the unit of work
+    stack: tuple[str, ...]  # the application's frames as "file:line function", the innermost first
 
 
 @dataclass(slots=True)

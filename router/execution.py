@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any
@@ -17,7 +16,8 @@ from router import retries
 from router.backend import Backend, Target
 from router.dispatcher import Dispatcher
 from router.drivers.driver import Connection
-from router.errors import RouterError, Sent, StatementTimeout, WrongEventLoop
+from router.errors import RouterError, Sent, StatementTimeout
+from router.home import Home
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
@@ -54,7 +54,8 @@ class Executor:
         self.teller = Teller(dispatcher, clock, wall)
         self.clock = clock
         self.rng = rng
-        self._loop = asyncio.get_running_loop()
+        self.home = Home()
+        self.check_loop = self.home.check  # not a method that calls it: every request does
         self._targets: dict[tuple[str, str | None], Target] = {}
 
     # --- look-up and decision ----------------------------------------------------------------------------
@@ -72,13 +73,6 @@ class Executor:
             found = Target(placement, self._backends[placement.cluster.name])
             self._targets[tenant, schema] = found
         return found
-
-    def check_loop(self) -> None:
-        """Refuse use from another event loop: connections belong to the loop that opened them."""
-        if get_running_loop() is not self._loop:
-            raise WrongEventLoop(
-                "this router was opened on another event loop. Open one router per loop, in that loop"
-            )
 
     def verdict(self, statement: Statement, target: Target) -> Reason | None:
         """Return what is known of a statement, ``None`` if the database must be asked."""
@@ -178,7 +172,7 @@ class Executor:
         request.attempts += 1
         now = self.clock()
         pool = target.pools.get(node) or target.pool(node)
-        connection = pool.take(target.binding, now)
+        connection = pool.take(target.binding, now, target.holder)
         if connection is None or connection.binding != target.binding:
             return self._later(pool, connection, request, now)
         if request.work is not None or request.verb == "execute_raw":

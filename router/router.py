@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from router.dispatcher import Dispatcher, ListenerStats
 from router.drivers.registry import engines
 from router.errors import RouterClosed, RouterError
 from router.execution import Executor
+from router.home import Home, tell_when_forked
 from router.metrics import Metrics
-from router.pools.pool import PoolStatus
+from router.pools.bounds import PoolStatus
 from router.pools.registry import Pools
 from router.queries import Params, options, seconds
 from router.reasons import Reason
@@ -117,7 +119,8 @@ class Router:
         self._executor: Executor | None = None
         self._backends: dict[str, Backend] = {}
         self._pools: Pools | None = None
-        self._closed = False
+        self._home: Home | None = None
+        self._ending: asyncio.Future[int] | None = None  # since close() was called
 
     @classmethod
     def open(cls, source: str | Path | Config) -> Self:
@@ -131,9 +134,10 @@ class Router:
 
     async def connect(self) -> None:
         """Build the parts on the running event loop; connections follow when they are needed."""
-        if self._closed:
+        if self._ending is not None:
             raise RouterClosed("the router is closed. Open a new one")
         if self._executor is not None:
+            self._executor.check_loop()
             return
         self._pools = Pools(emit=self.dispatcher.emit, clock=self._clock, wall=self._wall, rng=self._rng)
         self._backends = building.backends(self._config, self._pools, clock=self._clock, rng=self._rng)
@@ -146,21 +150,55 @@ class Router:
             wall=self._wall,
             rng=self._rng,
         )
+        self._home = self._executor.home
+        tell_when_forked(self)
 
     async def close(self, grace: float = _GRACE) -> int:
         """Refuse new work, wait ``grace`` seconds for running requests, close everything.
 
-        Return how many connections had to be cut. A second call does nothing.
+        Return how many connections had to be cut. A further call waits for the first and returns the same.
+        Cancelled, the first closes all at once. In a forked child it does nothing: nothing there is open.
         """
-        if self._closed:
+        if self._home is not None and self._home.left:
             return 0
-        if self._executor is not None:
-            self._executor.check_loop()
-        self._closed = True
+        if self._ending is not None:
+            return await asyncio.shield(self._ending)  # who is cancelled here does not cut the first short
+        if self._home is not None:
+            self._home.check()
+        self._ending = asyncio.get_running_loop().create_future()
         self._executor = None
-        cut = await self._pools.close(grace) if self._pools is not None else 0
-        await self.dispatcher.aclose()
-        return cut
+        pools = self._pools
+        try:
+            if pools is not None:
+                await pools.close(grace)
+            await self.dispatcher.aclose()
+        finally:
+            self._ending.set_result(pools.leftovers if pools is not None else 0)
+        return self._ending.result()
+
+    def forked(self) -> None:
+        """Let go of what belongs to the parent process; called in the child, see :mod:`router.home`."""
+        if self._home is not None and self._pools is not None:
+            self._home.leave()
+            self._pools.detach()
+
+    def __del__(self) -> None:
+        home, pools = getattr(self, "_home", None), getattr(self, "_pools", None)
+        if home is None or pools is None or home.left or self._ending is not None:
+            return
+        try:
+            warnings.warn(
+                f"{self!r} was not closed; its connections are cut now. Open it with: "
+                "async with Router.open(...), or await its close()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+        finally:
+            if home.loop.is_closed():
+                pools.detach()
+            else:
+                home.loop.call_soon_threadsafe(pools.cut)  # the collector may run in any thread
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -172,12 +210,12 @@ class Router:
         await self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._executor is not None else "not open"
+        state = "closed" if self._ending is not None else "open" if self._executor is not None else "not open"
         return f"<Router {state}: {len(self._config.clusters)} clusters, {len(self._config.tenants)} tenants>"
 
     def _running(self) -> Executor:
         if self._executor is None:
-            state = "closed" if self._closed else "not open yet"
+            state = "closed" if self._ending is not None else "not open yet"
             raise RouterClosed(f"the router is {state}. Use it inside of: async with Router.open(...)")
         return self._executor
 

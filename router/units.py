@@ -11,6 +11,7 @@ from router.backend import Target
 from router.consistency import Consistency
 from router.errors import RouterError, TransactionStateError
 from router.execution import Executor
+from router.pools.holders import unit_of
 from router.pools.lease import Lease
 from router.reasons import Reason
 from router.requests import Affinity
@@ -110,6 +111,7 @@ class Unit:
                 if isinstance(exc, RouterError):
                     health.failed(self.node, exc)
                 raise
+        lease.pool.hold(lease.connection, unit_of(self.target.placement.tenant))
         self._lease = lease
         health.load[self.node].in_flight += 1
 

@@ -21,6 +21,8 @@ PREDICATES = {
     errors.is_timeout: {
         errors.RouterTimeout,
         errors.PoolTimeout,
+        errors.PoolFull,
+        errors.PoolDeadlock,
         errors.StatementTimeout,
         errors.LockTimeout,
     },

@@ -11,8 +11,9 @@ import pytest
 from router.drivers.driver import Connection, Endpoint, Login
 from router.errors import ConnectError, PoolTimeout, RouterClosed
 from router.events import ConnectionClosed, ConnectionEvent, ConnectionFailed, ConnectionOpened, Event
+from router.pools.bounds import Limits
 from router.pools.deadlines import Deadlines
-from router.pools.pool import Limits, Pool
+from router.pools.pool import Pool
 from router.pools.reaper import Reaper
 from router.pools.registry import Pools
 from router.statements import Dirt

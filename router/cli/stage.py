@@ -14,7 +14,7 @@ from router.cli.screen import ROLES, printable, table, write_json
 from router.demo import Told
 from router.events import RequestFailed, RetryScheduled
 from router.metrics import Summary
-from router.pools.pool import PoolStatus
+from router.pools.bounds import PoolStatus
 from router.reasons import Reason
 from router.router import Explanation, Status
 

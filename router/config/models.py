@@ -80,6 +80,10 @@ class ConnectionsConfig(Section):
     """An unused connection above min is closed after this time."""
     lifetime: PositiveDuration = Field(default="30m", validate_default=True)
     """A connection is replaced after about this time."""
+    waiting: Annotated[Natural, Field(ge=0, le=100_000)] = 1000
+    """How many may wait for a connection; 0 for nobody."""
+    leak_after: Duration = Field(default="60s", validate_default=True)
+    """A transaction or the like that holds a connection for this time is reported; 0s for never."""
 
 
 class NodeConfig(Section):

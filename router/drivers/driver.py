@@ -59,13 +59,24 @@ class Connection(ABC):
     #: whether other statements may run while a stream is not read to its end
     interleaves: ClassVar[bool] = True
 
-    __slots__ = ("binding", "dirt", "expires_at", "id", "in_transaction", "opened_at", "record", "used_at")
+    __slots__ = (
+        "binding",
+        "dirt",
+        "expires_at",
+        "id",
+        "in_transaction",
+        "lent_at",
+        "opened_at",
+        "record",
+        "used_at",
+    )
 
     def __init__(self) -> None:
         self.id = 0
         self.binding: str | None = None
         self.dirt: int = Dirt.NONE
         self.in_transaction = False
+        self.lent_at = 0.0
         self.opened_at = 0.0
         self.used_at = 0.0
         self.expires_at = 0.0
@@ -149,6 +160,15 @@ class Connection(ABC):
     @abstractmethod
     def terminate(self) -> None:
         """Close at once, without waiting for anything."""
+
+    def detach(self) -> Any:
+        """Give the socket up without a word to the server or to the event loop; return what ``close()`` ends.
+
+        For a time or place in which the event loop does not run: after it has ended, and in a process that
+        was forked, whose parent goes on using the connection. Afterwards the connection counts as closed,
+        and its driver does not complain that it was not. Return ``None`` where that cannot be done.
+        """
+        return None
 
 
 class Driver(ABC):

@@ -15,6 +15,7 @@ from pymysql.constants import CLIENT, FIELD_TYPE
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.mysql_errors import translate
+from router.drivers.sockets import detached
 from router.errors import ConfigurationError, Deadlock, Problem, RouterError, SerializationFailure
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
@@ -174,6 +175,10 @@ class MysqlConnection(Connection):
 
     def terminate(self) -> None:
         self._raw.close()
+
+    def detach(self) -> Any:
+        writer, self._raw._writer, self._raw._reader = self._raw._writer, None, None
+        return None if writer is None else detached(writer.transport)
 
 
 def _adapted(args: tuple[object, ...]) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import asyncpg
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.postgresql_errors import translate
+from router.drivers.sockets import detached
 from router.errors import DatabaseNotFound, RouterError, TransactionAborted
 from router.identifiers import quote
 from router.rows import Column, Result, Row
@@ -186,6 +187,16 @@ class PostgresqlConnection(Connection):
 
     def terminate(self) -> None:
         self._raw.terminate()
+
+    def detach(self) -> Any:
+        raw: Any = self._raw
+        raw._aborted = True  # now it counts as closed, for asyncpg too
+        self._run = _refuse
+        return detached(raw._transport)
+
+
+async def _refuse(*args: object) -> Any:
+    raise asyncpg.InterfaceError("connection is closed")
 
 
 class PostgresqlDriver(Driver):

@@ -167,6 +167,8 @@ def _stop(raw: Any) -> object:
 async def _started(target: str, options: dict[str, Any]) -> aiosqlite.Connection:
     """Open a connection as aiosqlite does, but for who answers; see :class:`_Work`."""
     raw: Any = aiosqlite.connect(target, uri=True, isolation_level=None, **options)
+    # A thread that waits for work would keep a process from ending whose router was not closed.
+    raw._thread.daemon = True
     raw._thread.start()
 
     async def execute(function: Any, *args: Any, **named: Any) -> Any:
@@ -290,6 +292,25 @@ class SqliteConnection(Connection):
         with suppress(AttributeError, sqlite3.ProgrammingError):  # its thread may be closing it now
             raw._connection.interrupt()
         if raw._running:
+            _end(raw)
+
+    def detach(self) -> Any:
+        raw: Any = self._raw
+        raw._running = False
+        file, raw._connection = raw._connection, None
+        return None if file is None else _Detached(raw, file)
+
+
+class _Detached:
+    """A file that its thread closes; in a forked child, which has no such thread, nobody does."""
+
+    def __init__(self, raw: Any, file: sqlite3.Connection) -> None:
+        self._raw, self._file = raw, file
+
+    def close(self) -> None:
+        raw, file = self._raw, self._file
+        if raw._thread.is_alive():
+            raw._connection = file  # for the thread, which closes it
             _end(raw)
 
 

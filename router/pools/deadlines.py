@@ -49,6 +49,10 @@ class Deadlines:
             self._late.discard(connection)
             entry[1].uncancel()
 
+    def runs(self, connection: Connection) -> bool:
+        """Tell whether a statement runs on a connection now."""
+        return connection in self._running
+
     def was_late(self, connection: Connection) -> bool:
         """Tell whether a cancellation was ours: call it once for a CancelledError, before :meth:`leave`.
 

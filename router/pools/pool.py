@@ -11,52 +11,25 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
+from typing import Any
 
 from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import PoolTimeout, RouterClosed, RouterError
+from router.errors import PoolTimeout, RouterClosed, RouterError, TooManyConnections
+from router.pools import scarcity
+from router.pools.admission import Admission
+from router.pools.bounds import Limits, PoolStatus
 from router.pools.deadlines import Deadlines
+from router.pools.holders import ROUTER, Holder
+from router.pools.lent import Lent
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper
+from router.pools.telling import PoolTeller
+from router.pools.waiting import Answer, Turn
 from router.statements import Dirt
 
 _CLEANUP = 5.0  # seconds that a reset or an orderly close may take in the background
 _WARM = 5.0  # seconds that opening a connection may take that nobody waits for
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bound a pool. ``idle`` and ``lifetime`` are in seconds; ``min`` connections are kept when idle."""
-
-    min: int = 0
-    max: int = 10
-    idle: float = 600.0
-    lifetime: float = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """Show a pool at one moment."""
-
-    node: str
-    database: str
-    user: str
-    size: int
-    idle: int
-    in_use: int
-    waiting: int
-    max: int
-
-
-class _Turn(Enum):
-    """What a waiter is told when it gets no connection."""
-
-    OPEN = "open"  # a slot is reserved for it, to open a connection of its own
-    LATE = "late"  # its time is up
-    CLOSED = "closed"  # the pool is
 
 
 class Pool:
@@ -79,24 +52,23 @@ class Pool:
         self.driver = driver
         self.limits = limits
         self.closed = False
+        self.leftovers = 0  # connections in use that were cut when the pool was closed
         self.deadlines = deadlines
         self.clock = clock
-        self._opener = Opener(endpoint, driver, reaper)
+        self._teller = PoolTeller(endpoint, driver.name, emit, wall)
+        self._opener = Opener(
+            endpoint, driver, limits.lifetime, reaper=reaper, teller=self._teller, clock=clock, rng=rng
+        )
         self._reaper = reaper
-        self._emit = emit
         self._clock = clock
-        self._wall = wall
-        self._rng = rng
         self._idle: deque[Connection] = deque()  # the most recently used at the right end
-        self._used: set[Connection] = set()
-        self._waiting: deque[asyncio.Future[Connection | _Turn]] = deque()
-        self._size = 0  # idle, lent, being opened, being cleaned
-        self._opened = 0
-        self._empty: asyncio.Event | None = None
+        self._used = Lent()
+        self._warming = True  # until a connection that nobody waits for could not be opened
+        self._admission = Admission(limits.max, self._opener.refusals)
 
     # --- lending -----------------------------------------------------------------------------------------
 
-    def take(self, binding: str | None, now: float) -> Connection | None:
+    def take(self, binding: str | None, now: float, holder: Holder = ROUTER) -> Connection | None:
         """Lend an idle connection at once, one with this binding if there is any; else return ``None``."""
         idle = self._idle
         while idle:
@@ -108,7 +80,8 @@ class Pool:
             elif connection.expires_at <= now:
                 self._retire(connection, "lifetime")
             else:
-                self._used.add(connection)
+                connection.lent_at = now
+                self._used[connection] = holder
                 return connection
         return None
 
@@ -121,112 +94,107 @@ class Pool:
                 return found
         return last
 
-    async def acquire(self, binding: str | None, deadline: float, asked: float, connect: float) -> Connection:
+    async def acquire(
+        self, binding: str | None, deadline: float, asked: float, connect: float, holder: Holder = ROUTER
+    ) -> Connection:
         """Lend a connection: an idle one, a new one, or the next that comes free.
 
         ``deadline`` is on the monotonic clock; ``asked`` is the caller's own timeout, for the message;
         ``connect`` bounds the opening of a new connection, in seconds.
 
         Raises:
-            PoolTimeout: none came free in time.
+            PoolTimeout: none came free in time. PoolFull: too many wait already. PoolDeadlock: none can.
             ConnectError: a new one could not be established.
             RouterClosed: the pool is closed.
         """
-        if self.closed:
-            raise self._closed_error()
-        connection = self.take(binding, self._clock())
-        if connection is not None:
-            return connection
-        if self._size < self.limits.max:
-            self._size += 1
-            return await self._open(deadline, asked, connect)
-        turn = await self._wait(deadline, asked)
-        return turn if isinstance(turn, Connection) else await self._open(deadline, asked, connect)
+        refused = False  # by the server, which is full: what the pool has must do, and our place is kept
+        while True:
+            if self.closed:
+                raise self._closed_error()
+            connection = self.take(binding, self._clock(), holder)
+            if connection is not None:
+                return connection
+            if refused or self._admission.queue or not self._admission.reserve():
+                answer = await self._wait(deadline, asked, holder, first=refused)
+                if isinstance(answer, Connection):
+                    return answer
+            opened = await self._open(deadline, asked, connect)
+            if isinstance(opened, Connection):
+                return self._lend(opened, holder)
+            if not (isinstance(opened, TooManyConnections) and self._admission.size):
+                raise opened
+            refused = True
 
-    async def _wait(self, deadline: float, asked: float) -> Connection | _Turn:
+    def _lend(self, connection: Connection, holder: Holder) -> Connection:
+        connection.lent_at = self._clock()
+        self._used[connection] = holder
+        return connection
+
+    def hold(self, connection: Connection, holder: Holder) -> None:
+        """Say who holds a lent connection now: the unit of work that it was lent for."""
+        if connection in self._used:
+            self._used[connection] = holder
+
+    async def _wait(self, deadline: float, asked: float, holder: Holder, *, first: bool) -> Answer:
         """Stand in the queue until a connection or a slot is handed over."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Connection | _Turn] = loop.create_future()
-        timer = loop.call_later(max(deadline - self._clock(), 0), _resolve, waiter, _Turn.LATE)
-        self._waiting.append(waiter)
-        try:
-            turn = await waiter
-            if turn is _Turn.LATE:
-                raise self._timeout(asked)
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._pass_on(waiter.result())
-            raise
-        finally:
-            timer.cancel()
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-        if turn is _Turn.CLOSED:
-            raise self._closed_error()
-        return turn
+        error = None if first else self._no_use_to_wait()
+        if error is not None:
+            raise error
+        left = deadline - self._clock()
+        answer = await self._admission.wait(holder, left, first=first, give_back=self.give)
+        if isinstance(answer, RouterError):
+            raise answer
+        if answer is Turn.LATE:
+            raise self._timeout(asked)
+        return answer
 
-    def _pass_on(self, turn: Connection | _Turn) -> None:
-        """Give away what was handed over to a waiter that was cancelled just then, or it would be lost."""
-        if isinstance(turn, Connection):
-            self.give(turn)
-        elif turn is _Turn.OPEN:
-            self._free()
+    def _no_use_to_wait(self) -> RouterError | None:
+        """Return why waiting makes no sense: nothing can come free, or too many wait already."""
+        limits, queue = self.limits, self._admission.queue
+        if not self._admission.size:  # nothing may be opened now either
+            self._opener.look_at_password()
+            return self._opener.refusals.error()
+        if len(self._used) == limits.max and self._used.all_wait(
+            asyncio.current_task(), queue, self.deadlines
+        ):
+            return scarcity.deadlocked(self.endpoint.node, limits.max, self._held())
+        if len(queue) >= limits.waiting:
+            return scarcity.full(self.endpoint.node, self._busy, limits.max, len(queue), self._held())
+        return None
 
-    def _timeout(self, asked: float) -> PoolTimeout:
-        node, most = self.endpoint.node, self.limits.max
-        return PoolTimeout(
-            f"no connection to {node.label} came free within {asked:.3g} s: "
-            f"{self._size - len(self._idle)} of {most} in use, {len(self._waiting)} waiting. "
-            "Raise connections.max, or find who holds them for so long"
-        ).at(cluster=node.cluster, node=node.name)
+    def _timeout(self, asked: float) -> RouterError:
+        waiting = len(self._admission.queue) + 1  # who ran out of time has left the queue
+        node, most, refusal = self.endpoint.node, self.limits.max, self._opener.refusals.error()
+        return scarcity.timed_out(node, asked, self._busy, most, waiting, self._held(), refusal)
 
-    async def _open(self, deadline: float, asked: float, connect: float) -> Connection:
+    @property
+    def _busy(self) -> int:
+        return self._admission.size - len(self._idle)
+
+    def _held(self) -> list[tuple[float, Holder]]:
+        return self._used.held(self._clock())
+
+    # --- opening -----------------------------------------------------------------------------------------
+
+    async def _open(self, deadline: float, asked: float, connect: float) -> Connection | RouterError:
         """Open a connection in a slot that is reserved for it; give the slot up if that fails."""
         left = deadline - self._clock()
         if left <= 0:
-            self._free()
-            raise PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
-        connection = await self._connect(min(connect, left))
-        self._used.add(connection)
-        return connection
-
-    async def _connect(self, timeout: float) -> Connection:
-        started = self._clock()
+            self._admission.vacate()
+            return PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
         try:
-            opened = await self._opener.open(timeout)
+            opened = await self._opener.open(min(connect, left))
         except BaseException:
-            self._free()
+            self._admission.vacate()
             raise
-        now = self._clock()
         if isinstance(opened, RouterError):
-            self._free()
-            if not isinstance(opened, RouterClosed):
-                self._tell(
-                    events.ConnectionFailed,
-                    now - started,
-                    error=type(opened).__name__,
-                    code=opened.code,
-                    message=opened.message,
-                )
-            raise opened
-        self._opened += 1
-        opened.id = self._opened
-        opened.opened_at = opened.used_at = now
-        # jittered, or all connections of a burst would expire at the same moment
-        opened.expires_at = now + self.limits.lifetime * (1 - self._rng.uniform(0, 0.1))
-        self._tell(events.ConnectionOpened, now - started)
+            self._admission.vacate()
+            return opened
+        self._admission.opened()
         if self.closed:  # meanwhile
             self._retire(opened, "closed")
-            raise self._closed_error()
+            return self._closed_error()
         return opened
-
-    def _tell(self, kind: type[events.ConnectionEvent], duration: float, **more: str | None) -> None:
-        """Emit an event about one connection."""
-        endpoint = self.endpoint
-        login, name = endpoint.login, self.driver.name
-        self._emit(
-            kind(self._wall(), endpoint.node, name, endpoint.database, login.username, duration, **more)
-        )
 
     # --- taking back -------------------------------------------------------------------------------------
 
@@ -234,7 +202,7 @@ class Pool:
         """Take a connection back; a dirty one is cleaned in the background first, or closed."""
         if connection not in self._used:
             return  # cut by close()
-        self._used.remove(connection)
+        del self._used[connection]
         if connection.closed:
             self._drop(connection)
         elif self.closed:
@@ -248,8 +216,7 @@ class Pool:
 
     def discard(self, connection: Connection, reason: str) -> None:
         """Take a connection back that nobody may use again; its slot is free at once."""
-        if connection in self._used:
-            self._used.remove(connection)
+        if self._used.pop(connection, None) is not None:
             self._retire(connection, reason)
 
     async def _clean(self, connection: Connection) -> None:
@@ -270,9 +237,10 @@ class Pool:
         if self.closed:
             self._retire(connection, "closed")
             return
-        while self._waiting:
-            if _resolve(self._waiting.popleft(), connection):
-                self._used.add(connection)
+        if self._admission.queue:
+            holder = self._admission.queue.hand(connection)
+            if holder is not None:
+                self._lend(connection, holder)
                 return
         connection.used_at = self._clock()
         self._idle.append(connection)
@@ -282,48 +250,54 @@ class Pool:
         self._forget(connection, reason)
         self._reaper.submit(lambda: _close(connection), connection.terminate)
 
-    def _drop(self, connection: Connection) -> None:
-        """Let go of a connection that the server has closed; our end of the socket is still open."""
-        self._forget(connection, "broken")
+    def _drop(self, connection: Connection, reason: str = "broken") -> None:
+        """Close at once, as for what the server has closed: our end of the socket is still open."""
+        self._forget(connection, reason)
         connection.terminate()
 
     def _forget(self, connection: Connection, reason: str) -> None:
-        self._tell(events.ConnectionClosed, self._clock() - connection.opened_at, reason=reason)
-        self._free()
-
-    def _free(self) -> None:
-        """Give a slot up: to the first in the queue, so that nobody new gets it before."""
-        while self._waiting:
-            if _resolve(self._waiting.popleft(), _Turn.OPEN):
-                return
-        self._size -= 1
-        if self._empty is not None and not self._size:
-            self._empty.set()
+        self._teller.closed(self._clock() - connection.opened_at, reason)
+        self._admission.free()
 
     # --- the pool as a whole -----------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Close idle connections that are broken, expired, or idle for too long; open what ``min`` wants."""
+        """Close idle connections that are broken, expired, or idle for too long; open what ``min`` wants.
+
+        Report units of work that hold a connection for too long.
+        """
         now = self._clock()
         for connection in list(self._idle):
             if connection.closed:
                 reason = "broken"
             elif connection.expires_at <= now:
                 reason = "lifetime"
-            elif self._size > self.limits.min and now - connection.used_at > self.limits.idle:
+            elif self._admission.size > self.limits.min and now - connection.used_at > self.limits.idle:
                 reason = "idle"
             else:
                 continue
             self._idle.remove(connection)
             self._retire(connection, reason)
-        for _ in range(0 if self.closed else self.limits.min - self._size):
-            self._size += 1
-            self._reaper.submit(self._warm, self._free)
+        if self.limits.leak_after:
+            for seconds, holder in self._used.overdue(now, self.limits.leak_after):
+                self._teller.held(seconds, holder)
+        self._warming = True
+        self._fill()
+
+    def _fill(self) -> None:
+        """Open what is missing of ``min``, a few at a time."""
+        while not self.closed and self._admission.size < self.limits.min and self._admission.reserve():
+            self._reaper.submit(self._warm, self._admission.vacate)
 
     async def _warm(self) -> None:
         """Open a connection to keep ready; a failure is told, and tried again at the next sweep."""
-        with suppress(RouterError):
-            self._offer(await self._connect(_WARM))
+        opened = await self._open(self._clock() + _WARM, _WARM, _WARM)
+        if isinstance(opened, RouterError):
+            self._warming = False
+            return
+        self._offer(opened)
+        if self._warming:
+            self._fill()
 
     def status(self) -> PoolStatus:
         """Return the numbers of this moment."""
@@ -332,43 +306,62 @@ class Pool:
             endpoint.node.label,
             endpoint.database,
             endpoint.login.username,
-            self._size,
+            self._admission.size,
             len(self._idle),
             len(self._used),
-            len(self._waiting),
+            len(self._admission.queue),
             self.limits.max,
         )
 
     def _closed_error(self) -> RouterClosed:
         return RouterClosed(f"the pool of {self.endpoint.node.label} is closed. Open a new router")
 
-    async def close(self, timeout: float) -> int:
-        """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
+    def drop_idle(self) -> None:
+        """Close idle connections at once."""
+        while self._idle:
+            self._drop(self._idle.pop(), "closed")
+
+    def shut(self) -> None:
+        """Refuse new work; close what is idle, give up on what is being opened, and tell who waits."""
         self.closed = True
-        while self._waiting:
-            _resolve(self._waiting.popleft(), _Turn.CLOSED)
+        self._admission.close(self._closed_error)
         while self._idle:
             self._retire(self._idle.pop(), "closed")
         self._opener.cancel()
-        if self._size:
-            self._empty = self._empty or asyncio.Event()
+
+    async def close(self, timeout: float) -> int:
+        """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
+        self.shut()
+        if self._admission.size:
             try:
                 async with asyncio.timeout(timeout):
-                    await self._empty.wait()
+                    await self._admission.empty()
             except TimeoutError:
-                return self._cut()
+                return self.cut()
             except BaseException:
-                self._cut()
+                self.cut()
                 raise
         return 0
 
-    def _cut(self) -> int:
+    def cut(self) -> int:
+        """Close all lent connections at once, whatever runs on them; return how many there were."""
         left = list(self._used)
+        if left:
+            self._teller.cut(self._held())
+        self.leftovers += len(left)
         for connection in left:
-            self._used.discard(connection)
+            del self._used[connection]
             self._forget(connection, "closed")
             connection.terminate()
         return len(left)
+
+    def detach(self) -> list[Any]:
+        """Give up all connections without touching server or event loop; return what ``close()`` ends."""
+        self.closed = True
+        left = [*self._idle, *self._used]
+        self._idle.clear()
+        self._used.clear()
+        return [found for connection in left if (found := connection.detach()) is not None]
 
 
 async def _close(connection: Connection) -> None:
@@ -378,11 +371,3 @@ async def _close(connection: Connection) -> None:
         connection.terminate()
         if not isinstance(exc, Exception):
             raise
-
-
-def _resolve(waiter: asyncio.Future[Connection | _Turn], turn: Connection | _Turn) -> bool:
-    """Tell a waiter its turn, unless it has left the queue."""
-    if waiter.done():
-        return False
-    waiter.set_result(turn)
-    return True

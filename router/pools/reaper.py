@@ -34,15 +34,20 @@ class Reaper:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def cancel(self) -> set[asyncio.Task[Any]]:
+        """Cancel all that is under way and return it; each task then takes the short way by itself."""
+        late = set(self._tasks)
+        for task in late:
+            task.cancel()
+        return late
+
     async def drain(self, timeout: float) -> int:
         """Wait for what is under way, at most ``timeout`` seconds; cancel the rest and return its number."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while self._tasks and (left := end - loop.time()) > 0:  # one clean-up may hand over another
             await asyncio.wait(set(self._tasks), timeout=left)
-        late = set(self._tasks)
-        for task in late:
-            task.cancel()
+        late = self.cancel()
         if late:
             await asyncio.wait(late, timeout=1)
         return len(late)

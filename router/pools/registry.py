@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
+from typing import Any
 
 from router import events
 from router.drivers.driver import Driver, Endpoint
 from router.errors import RouterClosed
+from router.pools.bounds import Limits, PoolStatus
 from router.pools.deadlines import Deadlines
-from router.pools.pool import Limits, Pool, PoolStatus
+from router.pools.pool import Pool
 from router.pools.reaper import Reaper
 
 _FAREWELL = 1.0  # seconds for orderly good-byes when the grace is used up
@@ -38,6 +39,7 @@ class Pools:
         self._pools: dict[tuple[str, str, str], Pool] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
+        self._kept: list[Any] = []  # what a forked child must not finalize
 
     def pool(self, endpoint: Endpoint, driver: Driver, limits: Limits) -> Pool:
         """Return the pool of an endpoint; no connection is opened before the first request.
@@ -65,26 +67,68 @@ class Pools:
         return found
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP * self._rng.uniform(0.8, 1.2))
-            for pool in list(self._pools.values()):
-                pool.sweep()
+        try:
+            while True:
+                await asyncio.sleep(_SWEEP * self._rng.uniform(0.8, 1.2))
+                for pool in list(self._pools.values()):
+                    pool.sweep()
+        except asyncio.CancelledError:
+            # Not by close(): the event loop is about to end under a router that is still open. Idle
+            # connections can be closed now; later nobody could do that but the garbage collector.
+            if not self._closed:
+                for pool in self._pools.values():
+                    pool.drop_idle()
+            raise
 
     def status(self) -> tuple[PoolStatus, ...]:
         """Return the numbers of all pools."""
         return tuple(pool.status() for pool in self._pools.values())
 
     async def close(self, grace: float) -> int:
-        """Close all pools within ``grace`` seconds; return how many connections had to be cut."""
+        """Close all pools within ``grace`` seconds; return how many connections had to be cut.
+
+        Cancelled, it cuts all that is left at once.
+        """
         self._closed = True
+        for pool in self._pools.values():
+            pool.shut()
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
+        try:
+            await self._stop_sweeping()
+            await asyncio.gather(*(pool.close(end - loop.time()) for pool in self._pools.values()))
+            self._deadlines.close()
+            await self._reaper.drain(max(end - loop.time(), _FAREWELL))
+        except BaseException:
+            self.cut()
+            raise
+        return self.leftovers
+
+    async def _stop_sweeping(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+            await asyncio.wait((self._sweeper,))
             self._sweeper = None
-        left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
+
+    @property
+    def leftovers(self) -> int:
+        """Return how many connections were in use still when they were closed."""
+        return sum(pool.leftovers for pool in self._pools.values())
+
+    def cut(self) -> None:
+        """Close all connections at once, without waiting for anything."""
+        self._closed = True
+        for pool in self._pools.values():
+            pool.shut()
+            pool.cut()
+        self._reaper.cancel()
         self._deadlines.close()
-        await self._reaper.drain(max(end - loop.time(), _FAREWELL))
-        return sum(left)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def detach(self) -> None:
+        """Give up all connections where their event loop does not run: close this process's end of them."""
+        self._closed = True
+        self._kept = [each for pool in self._pools.values() for each in pool.detach()]
+        for each in self._kept:
+            each.close()

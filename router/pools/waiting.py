@@ -1,0 +1,93 @@
+"""The queue for a connection: first come, first served, and nothing is lost when who waits is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from router.drivers.driver import Connection
+from router.errors import RouterError
+from router.pools.holders import Holder
+
+
+class Turn(Enum):
+    """What a waiter is told when it gets no connection."""
+
+    OPEN = "open"  # a slot is reserved for it, to open a connection of its own
+    LATE = "late"  # its time is up
+
+
+Answer = Connection | Turn | RouterError
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    holder: Holder
+    task: asyncio.Task[Any] | None
+
+
+class Queue:
+    """Hold who waits, in order."""
+
+    def __init__(self) -> None:
+        self._waiters: OrderedDict[asyncio.Future[Answer], _Waiter] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def holds(self, task: asyncio.Task[Any] | None) -> bool:
+        """Tell whether a task stands in the queue."""
+        return task in self._tasks
+
+    async def wait(
+        self, holder: Holder, seconds: float, *, first: bool, give_back: Callable[[Answer], None]
+    ) -> Answer:
+        """Stand in the queue, at its head if ``first``, until something is handed over or time is up.
+
+        ``give_back`` takes what was handed over to a waiter that was cancelled before it could run.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiters[future] = _Waiter(holder, task)
+        if first:
+            self._waiters.move_to_end(future, last=False)
+        if task is not None:
+            self._tasks.add(task)
+        timer = loop.call_later(max(seconds, 0), _resolve, future, Turn.LATE)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                give_back(future.result())
+            raise
+        finally:
+            timer.cancel()
+            self._leave(future)
+
+    def hand(self, answer: Answer) -> Holder | None:
+        """Hand something over to the first who still waits; return who that is, ``None`` if nobody does."""
+        while self._waiters:
+            future = next(iter(self._waiters))
+            waiter = self._leave(future)
+            if waiter is not None and _resolve(future, answer):
+                return waiter.holder
+        return None
+
+    def _leave(self, future: asyncio.Future[Answer]) -> _Waiter | None:
+        waiter = self._waiters.pop(future, None)
+        if waiter is not None and waiter.task is not None:
+            self._tasks.discard(waiter.task)
+        return waiter
+
+
+def _resolve(future: asyncio.Future[Answer], answer: Answer) -> bool:
+    if future.done():
+        return False
+    future.set_result(answer)
+    return True
