@@ -17,6 +17,7 @@ from router.events import (
     CommitUnknown,
     ConnectionClosed,
     ConnectionFailed,
+    ConnectionHeld,
     ConnectionOpened,
     Event,
     RequestEvent,
@@ -102,6 +103,7 @@ class Metrics:
         self._opened = counter("connections_opened", "Connections established", "node")
         self._failed = counter("connections_failed", "Connections that could not be made", "node", "error")
         self._closed = counter("connections_closed", "Connections closed", "node", "reason")
+        self._held = counter("connections_held", "Units of work that held one for too long", "node")
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
@@ -131,6 +133,7 @@ class Metrics:
         dispatcher.subscribe(ConnectionOpened, self._on_opened)
         dispatcher.subscribe(ConnectionFailed, self._on_connection_failed)
         dispatcher.subscribe(ConnectionClosed, self._on_closed)
+        dispatcher.subscribe(ConnectionHeld, self._on_held)
         dispatcher.subscribe(TransactionEvent, self._on_transaction)
         self.registry.register(_Listeners(dispatcher, self._namespace))
 
@@ -154,6 +157,9 @@ class Metrics:
 
     def _on_closed(self, event: ConnectionClosed) -> None:
         self._closed.labels(event.node.label, event.reason).inc()
+
+    def _on_held(self, event: ConnectionHeld) -> None:
+        self._held.labels(event.node.label).inc()
 
     def _on_transaction(self, event: TransactionEvent) -> None:
         self._transactions.labels(event.node.cluster, _OUTCOMES[type(event)]).inc()

@@ -121,6 +121,8 @@ def test_connections_retries_transactions_and_slow_requests(dispatcher: Dispatch
         )
     )
     dispatcher.emit(events.ConnectionClosed(1.0, REPLICA, "asyncpg", "app", "app", 60.0, reason="idle"))
+    held = {"tenant": "acme", "task": "Task-1", "stack": ()}
+    dispatcher.emit(events.ConnectionHeld(1.0, REPLICA, "asyncpg", "app", "app", 60.0, **held))
     dispatcher.emit(events.RetryScheduled(1.0, "acme", "f1", REPLICA, "Deadlock", "40P01", 1, 0.1))
     dispatcher.emit(events.SlowRequest(1.0, finished(), 0.001))
     for kind in (events.TransactionCommitted, events.TransactionRolledBack, events.CommitUnknown):
@@ -130,6 +132,7 @@ def test_connections_retries_transactions_and_slow_requests(dispatcher: Dispatch
     assert value(metrics, "connect_duration_seconds_sum", node=node) == pytest.approx(0.02)
     assert value(metrics, "connections_failed_total", node=node, error="ConnectionFailed") == 1
     assert value(metrics, "connections_closed_total", node=node, reason="idle") == 1
+    assert value(metrics, "connections_held_total", node=node) == 1
     assert value(metrics, "retries_total", error="Deadlock") == 1
     assert value(metrics, "slow_requests_total", cluster="main") == 1
     for outcome in ("committed", "rolled_back", "unknown"):
