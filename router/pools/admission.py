@@ -82,7 +82,7 @@ class Admission:
     async def wait(
         self, holder: Holder, seconds: float, *, first: bool, give_back: Callable[[Connection], None]
     ) -> Answer:
-        """Stand in the queue, see :meth:`Queue.wait`; ``give_back`` takes a connection that came too late."""
+        """Stand in the queue, at its head if ``first``; ``give_back`` takes what came too late."""
 
         def pass_on(answer: Answer) -> None:
             if isinstance(answer, Connection):
@@ -90,8 +90,9 @@ class Admission:
             elif answer is Turn.OPEN:
                 self.vacate()
 
-        self.advance()  # what was refused a while ago may be open to all again
-        return await self.queue.wait(holder, seconds, first=first, give_back=pass_on)
+        place = self.queue.join(holder, first=first)
+        self.advance()  # the server may have room by now; if not, this sets the timer
+        return await self.queue.wait(place, seconds, pass_on)
 
     def close(self, error: Callable[[], RouterError]) -> None:
         """Tell all who wait that nothing comes any more."""

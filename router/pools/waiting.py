@@ -44,50 +44,53 @@ class Queue:
         """Tell whether a task stands in the queue."""
         return task in self._tasks
 
+    def join(self, holder: Holder, *, first: bool) -> asyncio.Future[Answer]:
+        """Take a place in the queue, at its head if ``first``; it must be waited for at once."""
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[Answer] = loop.create_future()
+        waiter = self._waiters[place] = _Waiter(holder, asyncio.current_task(loop))
+        if first:
+            self._waiters.move_to_end(place, last=False)
+        if waiter.task is not None:
+            self._tasks.add(waiter.task)
+        return place
+
     async def wait(
-        self, holder: Holder, seconds: float, *, first: bool, give_back: Callable[[Answer], None]
+        self, place: asyncio.Future[Answer], seconds: float, give_back: Callable[[Answer], None]
     ) -> Answer:
-        """Stand in the queue, at its head if ``first``, until something is handed over or time is up.
+        """Wait on a place until something is handed over or time is up.
 
         ``give_back`` takes what was handed over to a waiter that was cancelled before it could run.
         """
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiters[future] = _Waiter(holder, task)
-        if first:
-            self._waiters.move_to_end(future, last=False)
-        if task is not None:
-            self._tasks.add(task)
-        timer = loop.call_later(max(seconds, 0), _resolve, future, Turn.LATE)
+        timer = place.get_loop().call_later(max(seconds, 0), _resolve, place, Turn.LATE)
         try:
-            return await future
+            return await place
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                give_back(future.result())
+            if place.done() and not place.cancelled():
+                give_back(place.result())
             raise
         finally:
             timer.cancel()
-            self._leave(future)
+            self._leave(place)
 
     def hand(self, answer: Answer) -> Holder | None:
         """Hand something over to the first who still waits; return who that is, ``None`` if nobody does."""
         while self._waiters:
-            future = next(iter(self._waiters))
-            waiter = self._leave(future)
-            if waiter is not None and _resolve(future, answer):
+            place = next(iter(self._waiters))
+            waiter = self._leave(place)
+            if waiter is not None and _resolve(place, answer):
                 return waiter.holder
         return None
 
-    def _leave(self, future: asyncio.Future[Answer]) -> _Waiter | None:
-        waiter = self._waiters.pop(future, None)
+    def _leave(self, place: asyncio.Future[Answer]) -> _Waiter | None:
+        waiter = self._waiters.pop(place, None)
         if waiter is not None and waiter.task is not None:
             self._tasks.discard(waiter.task)
         return waiter
 
 
-def _resolve(future: asyncio.Future[Answer], answer: Answer) -> bool:
-    if future.done():
+def _resolve(place: asyncio.Future[Answer], answer: Answer) -> bool:
+    if place.done():
         return False
-    future.set_result(answer)
+    place.set_result(answer)
     return True
