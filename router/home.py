@@ -38,14 +38,15 @@ class Home:
                 return
         except RuntimeError:  # no loop runs here
             pass
-        raise self._error()
+        raise self.refusal()
 
     def leave(self) -> None:
         """Take note that this is a forked child. No request pays for asking which process it is in."""
         self._loop = None
         self.left = True
 
-    def _error(self) -> UsageError:
+    def refusal(self) -> UsageError:
+        """Return the error of who uses the router here, where it does not live."""
         if self.left:
             return WrongProcess(
                 f"this router was opened in process {self._process}, of which this one, {os.getpid()}, was "

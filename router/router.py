@@ -180,7 +180,7 @@ class Router:
         """Let go of what belongs to the parent process; called in the child, see :mod:`router.home`."""
         if self._home is not None and self._pools is not None:
             self._home.leave()
-            self._pools.detach()
+            self._pools.detach(self._home.refusal)
 
     def __del__(self) -> None:
         home, pools = getattr(self, "_home", None), getattr(self, "_pools", None)
@@ -195,8 +195,8 @@ class Router:
                 stacklevel=2,
             )
         finally:
-            if home.loop.is_closed():
-                pools.detach()
+            if home.loop is None or home.loop.is_closed():
+                pools.detach(home.refusal)
             else:
                 home.loop.call_soon_threadsafe(pools.cut)  # the collector may run in any thread
 

@@ -1,6 +1,8 @@
 """The router itself: its life, the one-shot forms, and what it tells about itself."""
 
 import asyncio
+import logging
+import re
 import time
 from pathlib import Path
 
@@ -86,6 +88,80 @@ async def test_close_is_bounded(server: Server) -> None:
     with pytest.raises(errors.RouterError):
         await transaction.commit()
     assert len(heard.of(ConnectionOpened)) == len(heard.of(ConnectionClosed)) == 1
+
+
+async def _hold(router: Router, tenant: str, release: asyncio.Event) -> None:
+    async with router.session(tenant) as session, session.transaction():
+        await release.wait()
+
+
+async def test_close_reports_who_still_held_a_connection(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is cut is counted, and named in the log: tenant, age, task (fault case 43)."""
+    router = Router(config(replicas=0))
+    await router.connect()
+    release = asyncio.Event()
+    tasks = [
+        asyncio.create_task(_hold(router, tenant, release), name=f"of-{tenant}")
+        for tenant in ("acme", "globex")
+    ]
+    while sum(pool.in_use for pool in router.status().pools) < 2:  # noqa: ASYNC110 - nothing tells it
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    with caplog.at_level(logging.WARNING, "router.pool"):
+        assert await router.close(0.05) == 2
+    (line,) = caplog.messages
+    assert line.startswith("2 connections to main/primary were cut while in use: ")
+    assert re.search(r"acme for \S+ s in task 'of-acme'", line)
+    assert re.search(r"globex for \S+ s in task 'of-globex'", line)
+    assert not server.open
+    release.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(each, errors.RouterError) for each in results)
+    assert await router.close() == 2  # the same, whenever it is asked
+
+
+async def test_a_second_close_waits_for_the_first(server: Server) -> None:
+    """Two at a time do the work once and return the same; a cancelled second is harmless (fault case 43)."""
+    router = Router(config(replicas=0))
+    await router.connect()
+    release = asyncio.Event()
+    holder = asyncio.create_task(_hold(router, "acme", release))
+    await asyncio.sleep(0.01)
+    first, second, third = (asyncio.create_task(router.close(grace)) for grace in (20, 0, 0))
+    await asyncio.sleep(0.05)
+    third.cancel()
+    await asyncio.wait([third])
+    assert third.cancelled()
+    assert not first.done() and not second.done() and server.open
+    release.set()
+    assert await asyncio.gather(first, second) == [0, 0]
+    await holder
+    assert not server.open
+
+
+async def test_a_cancelled_close_cuts_everything(server: Server) -> None:
+    """Who cancels close() gets the end at once: nothing stays open, and the next close() returns."""
+    router = Router(config(replicas=1))
+    await router.connect()
+    await router.fetch_all("SELECT 1", tenant="acme")  # an idle connection to the replica
+    release = asyncio.Event()
+    holder = asyncio.create_task(_hold(router, "acme", release))
+    await asyncio.sleep(0.01)
+    gate = server.block("close")  # whose good-bye hangs
+    closing = asyncio.create_task(router.close(20))
+    await asyncio.sleep(0.01)
+    closing.cancel()
+    await asyncio.wait([closing])
+    await asyncio.sleep(0)
+    assert closing.cancelled()
+    assert not server.open
+    assert await router.close() == 1
+    gate.set()
+    release.set()
+    with pytest.raises(errors.RouterError):
+        await holder
 
 
 async def test_close_leaves_no_task_behind(engine: Engine) -> None:

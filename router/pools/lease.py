@@ -192,6 +192,8 @@ class Lease:
 
 def judge(pool: Pool, connection: Connection, exc: BaseException) -> tuple[RouterError, bool]:
     """Return our error for a driver's exception, and whether the connection must not be used again."""
+    if pool.gone is not None:
+        return pool.gone(), True  # the connection was taken from under its user: that is all there is to say
     error = pool.driver.translate(exc)
     broken = error.sent is Sent.UNKNOWN or isinstance(error, ConnectionLost) or connection.closed
     node = pool.endpoint.node

@@ -52,6 +52,7 @@ class Pool:
         self.driver = driver
         self.limits = limits
         self.closed = False
+        self.gone: Callable[[], RouterError] | None = None  # set by detach()
         self.leftovers = 0  # connections in use that were cut when the pool was closed
         self.deadlines = deadlines
         self.clock = clock
@@ -286,7 +287,9 @@ class Pool:
 
     def _fill(self) -> None:
         """Open what is missing of ``min``, a few at a time."""
-        while not self.closed and self._admission.size < self.limits.min and self._admission.reserve():
+        for _ in range(0 if self.closed else self.limits.min - self._admission.size):
+            if not self._admission.reserve():
+                return
             self._reaper.submit(self._warm, self._admission.vacate)
 
     async def _warm(self) -> None:
@@ -355,9 +358,13 @@ class Pool:
             connection.terminate()
         return len(left)
 
-    def detach(self) -> list[Any]:
-        """Give up all connections without touching server or event loop; return what ``close()`` ends."""
+    def detach(self, gone: Callable[[], RouterError]) -> list[Any]:
+        """Give up all connections without touching server or event loop; return what ``close()`` ends.
+
+        Whoever still holds one learns why by the error that ``gone`` makes.
+        """
         self.closed = True
+        self.gone = gone
         left = [*self._idle, *self._used]
         self._idle.clear()
         self._used.clear()

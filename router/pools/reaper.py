@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 _MOST = 1_000  # clean-ups under way at once; past that connections are cut without a good-bye
 
@@ -17,29 +18,37 @@ class Reaper:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], Callable[[], None]] = {}  # and what to do instead
+        self._ended = False
 
     def submit(self, work: Callable[[], Coroutine[Any, Any, None]], instead: Callable[[], None]) -> None:
         """Start ``work`` in the background, or call ``instead`` at once if too much is under way."""
-        if len(self._tasks) >= self._most:
+        if self._ended or len(self._tasks) >= self._most:
             instead()
             return
-        self.adopt(asyncio.get_running_loop().create_task(work()))
+        self.adopt(asyncio.get_running_loop().create_task(work()), instead)
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
+    def adopt(self, task: asyncio.Task[Any], instead: Callable[[], None] = lambda: None) -> None:
         """Wait for ``task`` too when draining: work that its caller has given up on."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = instead
+        task.add_done_callback(self._tasks.pop)
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def cancel(self) -> set[asyncio.Task[Any]]:
-        """Cancel all that is under way and return it; each task then takes the short way by itself."""
-        late = set(self._tasks)
-        for task in late:
+        """Cancel all that is under way and return it; each task then takes the short way by itself.
+
+        One that has not begun never runs at all: the short way is taken for it. So is any later work's.
+        """
+        self._ended = True
+        late = dict(self._tasks)
+        for task, instead in late.items():
+            begun = inspect.getcoroutinestate(cast("Any", task.get_coro())) != inspect.CORO_CREATED
             task.cancel()
-        return late
+            if not begun:
+                instead()
+        return set(late)
 
     async def drain(self, timeout: float) -> int:
         """Wait for what is under way, at most ``timeout`` seconds; cancel the rest and return its number."""
@@ -47,7 +56,7 @@ class Reaper:
         end = loop.time() + timeout
         while self._tasks and (left := end - loop.time()) > 0:  # one clean-up may hand over another
             await asyncio.wait(set(self._tasks), timeout=left)
-        late = self.cancel()
+        late = self.cancel() if self._tasks else set()
         if late:
             await asyncio.wait(late, timeout=1)
         return len(late)

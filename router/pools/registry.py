@@ -9,7 +9,7 @@ from typing import Any
 
 from router import events
 from router.drivers.driver import Driver, Endpoint
-from router.errors import RouterClosed
+from router.errors import RouterClosed, RouterError
 from router.pools.bounds import Limits, PoolStatus
 from router.pools.deadlines import Deadlines
 from router.pools.pool import Pool
@@ -126,9 +126,12 @@ class Pools:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def detach(self) -> None:
-        """Give up all connections where their event loop does not run: close this process's end of them."""
+    def detach(self, gone: Callable[[], RouterError]) -> None:
+        """Give up all connections where their event loop does not run: close this process's end of them.
+
+        ``gone`` makes the error for those who still hold one.
+        """
         self._closed = True
-        self._kept = [each for pool in self._pools.values() for each in pool.detach()]
+        self._kept = [each for pool in self._pools.values() for each in pool.detach(gone)]
         for each in self._kept:
             each.close()
