@@ -364,6 +364,5 @@ async def test_sigterm_twice_ends_a_service_in_order(engine: Engine) -> None:
         number, _, closed = out.decode().partition(" ")
         assert closed == "[0, 0]\n"
         assert int(number) > 0
-        assert await router.fetch_value("SELECT count(*) FROM served", tenant="acme", primary=True) == int(
-            number
-        )
+        count = f"SELECT count(*) FROM {table}"
+        assert await router.fetch_value(count, tenant="acme", primary=True) == int(number)
