@@ -138,16 +138,15 @@ class Target:
     async def settle(self, connection: Connection | None, pool: Pool, deadline: float) -> Connection:
         """Return a connection bound to the target: the one taken, or one to be waited for."""
         settings, clock = self.placement.settings, self.backend.clock
+        now = clock()
+        asked = min(settings.acquire_timeout, deadline - now)  # for all of it, binding included
+        end = now + asked
         if connection is None:
-            now = clock()
-            asked = min(settings.acquire_timeout, deadline - now)
-            connection = await pool.acquire(
-                self.binding, now + asked, asked, settings.connect_timeout, self.holder
-            )
+            connection = await pool.acquire(self.binding, end, asked, settings.connect_timeout, self.holder)
         if connection.binding != self.binding:
             lease = Lease(pool, connection)
             try:
-                await lease.bind(self.binding, max(deadline - clock(), 0.001))
+                await lease.bind(self.binding, max(end - clock(), 0.001))
             except BaseException:
                 lease.release()
                 raise
