@@ -7,8 +7,10 @@ at once, a return needs a good probe. Engines without probes (SQLite) know only 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from router import breaker, events
@@ -70,6 +72,8 @@ class Health:
         self._timed = False  # whether a ban must end by time alone
         self._alert_until = 0.0
         self._looked = asyncio.Event()
+        self._began = math.inf  # when somebody first waited for a picture
+        self._told = not probed
         self._changed = asyncio.Event()
         self._snapshot = Snapshot(cluster.primary, cluster.replicas)
         self.load: dict[Node, Load] = {
@@ -122,12 +126,21 @@ class Health:
         return self.rules.interval * self._rng.uniform(0.8, 1.2)
 
     async def look(self, timeout: float) -> None:
-        """Return when the servers have been asked a first time, or after ``timeout`` seconds."""
+        """Return when the servers have been asked a first time, or after ``timeout`` seconds.
+
+        Who takes long is waited for a moment only, if the primary and a replica have answered.
+        """
+        self._began = min(self._began, self._clock())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(timeout, self.rules.quick)):
+                await self._looked.wait()
+        if not self.known:
+            self._renew()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(max(timeout - self.rules.quick, 0)):
                 await self._looked.wait()
         except TimeoutError:
-            self.known = True  # who has not answered by now counts as late; nobody else waits for it
+            self._begin()  # who has not answered by now counts as late; nobody else waits for it
             self._renew()
 
     async def change(self) -> None:
@@ -245,6 +258,7 @@ class Health:
                 problem=led.problem,
             )
         )
+        self._told = self.known
 
     def _replace(self, new: Snapshot) -> None:
         old = self._snapshot
@@ -253,6 +267,8 @@ class Health:
         self._snapshot = replace(new, generation=old.generation + 1)
         self._changed.set()
         self._changed = asyncio.Event()
+        if not self._told:  # the first picture is no change
+            return
         for node in {*old.replicas, *new.replicas}:
             if (node in old.replicas) is not (node in new.replicas):
                 server = self._servers[node.name]
@@ -268,9 +284,12 @@ class Health:
         pending = [each for each in self._servers.values() if not each.asked]
         ready = any(not self.why_not(each) for each in self._followers())
         led = self._primary is not None and self._primary.seen is not None
-        if not pending or (led and ready):
-            self.known = True
-            self._looked.set()
+        if not pending or (led and ready and self._clock() - self._began >= self.rules.quick):
+            self._begin()
+
+    def _begin(self) -> None:
+        self.known = True
+        self._looked.set()
 
     def _leadership(self) -> Leadership:
         present = self._primary

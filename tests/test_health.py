@@ -280,17 +280,33 @@ def test_a_login_that_is_refused_to_probes_ends_nothing(health: Health, clock: C
 # --- the beginning ---------------------------------------------------------------------------------------
 
 
-async def test_a_first_look_waits_for_the_primary_and_one_replica(clock: Clock) -> None:
-    """Until then nothing is known; a server that does not answer holds nobody up."""
-    made = Health(Cluster("main", "postgresql", PRIMARY, (R1, R2)), clock, probed=True)
+async def test_a_first_look_waits_for_all_that_answer_soon(clock: Clock, told: Told) -> None:
+    """Nothing is known before; the first picture is no change that anybody is told of."""
+    cluster = Cluster("main", "postgresql", PRIMARY, (R1, R2))
+    made = Health(cluster, clock, probed=True, emit=told.events.append)
     assert not made.known
     look = asyncio.create_task(made.look(5))
+    await asyncio.sleep(0)
     primary(made, clock, 1000)
+    replica(made, clock, "r2", 1000)
     await asyncio.sleep(0)
     assert not look.done()
-    replica(made, clock, "r2", 1000)
+    made.missed("r1", UNREACHABLE)
     await look
     assert made.known and names(made) == ("primary", ("r2",))
+    assert told.events == []
+
+
+async def test_a_first_look_does_not_wait_for_one_that_takes_long(clock: Clock) -> None:
+    """The primary and a replica are enough to begin with, after a moment."""
+    made = Health(Cluster("main", "postgresql", PRIMARY, (R1, R2)), clock, probed=True)
+    look = asyncio.create_task(made.look(60))
+    await asyncio.sleep(0)
+    primary(made, clock, 1000)
+    replica(made, clock, "r2", 1000)
+    clock.now += 0.1
+    await look
+    assert names(made) == ("primary", ("r2",))
 
 
 async def test_a_first_look_ends(clock: Clock) -> None:
