@@ -73,8 +73,8 @@ class Backend:
         self._choices = 0
         self._database = cluster.database  # one that probes may connect to
         self._prober = Prober(health, driver, self._probed, pools.reaper, clock)
-        health.moved = lambda node, cut: pools.leave(node, abort=cut)
-        health.silent = lambda node: pools.leave(node, abort=True)
+        health.moved = pools.leave
+        health.silent = pools.abort
 
     def choose(self, candidates: tuple[Node, ...]) -> Node:
         """Return the candidate to use now."""

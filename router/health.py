@@ -59,8 +59,8 @@ class Health:
         self.probed = probed
         self.known = not probed  # whether the servers have been asked at all
         self.poke: Callable[[str], None] = _nothing  # ask a server now, by its name
-        self.moved: Callable[[Node, bool], None] = _nothing  # a node lost its role; True: it does not answer
-        self.silent: Callable[[Node], None] = _nothing  # a replica takes requests and does not answer them
+        self.moved: Callable[[Node], None] = _nothing  # a server has another role now than this node
+        self.silent: Callable[[Node], None] = _nothing  # it takes requests and does not answer them
         self._clock, self._wall, self._emit = clock, wall, emit
         self._rng = rng or random.Random()  # noqa: S311  # jitter only
         self._servers = {node.name: Server.of(node) for node in cluster.nodes}
@@ -339,7 +339,9 @@ class Health:
                 server.node = server.roles[role]
                 if role is Role.REPLICA and (server.seen is None or server.seen.writable):
                     self._superseded.add(was.name)
-                self.moved(was, server.failing)
+                self.moved(was)
+                if server.failing:
+                    self.silent(was)
         self._history.forget()
         if new.seen is not None and new.seen.position is not None:
             self._history.add(new.seen.at, new.seen.position)

@@ -80,31 +80,28 @@ class History:
 
     def __init__(self, span: float = 120.0, most: int = 240) -> None:
         self._span = span  # seconds
-        self._seen: deque[tuple[float, Position]] = deque(maxlen=most)
+        self._seen: deque[tuple[float, Position]] = deque(maxlen=most)  # when each was first there
+        self.asked = -math.inf  # when the last known position was asked for
 
     def add(self, at: float, position: Position) -> None:
         """Take note that the primary had this position at ``at`` or a little later."""
-        if self._seen and at <= self._seen[-1][0]:
+        if at <= self.asked:
             return
-        if self._seen and position == self._seen[-1][1]:
-            self._seen.pop()  # it stood still: the later time says more
-        self._seen.append((at, position))
-        while at - self._seen[0][0] > self._span:
+        self.asked = at
+        if not self._seen or position != self._seen[-1][1]:  # else it has stood there since
+            self._seen.append((at, position))
+        while len(self._seen) > 1 and at - self._seen[1][0] > self._span:
             self._seen.popleft()
 
     def forget(self) -> None:
         """Begin anew: another server is the primary, and its history may differ."""
         self._seen.clear()
+        self.asked = -math.inf
 
     @property
     def last(self) -> Position | None:
         """Return the last known position of the primary."""
         return self._seen[-1][1] if self._seen else None
-
-    @property
-    def asked(self) -> float:
-        """Return when the last known position was asked for; ``-inf`` if it never was."""
-        return self._seen[-1][0] if self._seen else -math.inf
 
     def lag(self, position: Position | None, at: float) -> Lag:
         """Return how late a replica was that had got to ``position`` at ``at``.
@@ -154,6 +151,11 @@ def leadership(
     if expected is not None:
         out |= {name: Out.RIVAL for name in valid if name != expected}
         valid = {name: seen for name, seen in valid.items() if name == expected}
+        if not valid and out:
+            names = ", ".join(sorted(out))
+            return Leadership(
+                None, f"{names} takes writes, but only {expected} may (failover.follow is off)", out
+            )
     if len(valid) == 1:
         return Leadership(next(iter(valid)), out=out)
     if not valid:

@@ -65,6 +65,13 @@ def test_an_idle_primary_makes_nobody_late() -> None:
     assert primary.lag(Lsn(1000), 7200) == Lag(0.0, 0, known=True)
 
 
+def test_what_an_idle_primary_wrote_last_is_lacking_since_then() -> None:
+    """That it has stood there for long makes a replica that lacks it later, not earlier."""
+    primary = history((100, 1000), (102, 2000), (110, 2000), (120, 2000))
+    assert primary.lag(Lsn(1000), 121) == Lag(19.0, 1000, known=True)
+    assert primary.asked == 120
+
+
 def test_lag_is_unknown_until_the_replica_has_reached_anything_that_was_seen() -> None:
     """Then a lower bound is known, and the bytes decide, where they are counted."""
     primary = history((100, 5000))
@@ -82,7 +89,7 @@ def test_lag_is_unknown_until_the_replica_has_reached_anything_that_was_seen() -
 def test_memory_is_bounded() -> None:
     """A primary that writes all the time is remembered for two minutes and not longer."""
     primary = history(*((float(second), second) for second in range(10_000)))
-    assert len(primary._seen) <= 121
+    assert len(primary._seen) <= 122
 
 
 def test_a_late_replica_must_get_well_under_the_limit_to_be_read_again() -> None:

@@ -73,11 +73,17 @@ class Pools:
             for pool in list(self._pools.values()):
                 pool.sweep()
 
-    def leave(self, node: Node, *, abort: bool) -> None:
-        """Give up what is open to a server in a role: cut it, or else let what runs come to its end."""
+    def leave(self, node: Node) -> None:
+        """Give up what is open to a server in its role; what runs there comes to its end."""
         for pool in self._pools.values():
             if pool.endpoint.node is node:
-                pool.abort() if abort else pool.drain()
+                pool.drain()
+
+    def abort(self, node: Node) -> None:
+        """Cut all that is open to a server, in whatever role it was opened."""
+        for pool in self._pools.values():
+            if pool.endpoint.node.label == node.label:
+                pool.abort()
 
     def status(self) -> tuple[PoolStatus, ...]:
         """Return the numbers of all pools."""
