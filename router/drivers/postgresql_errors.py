@@ -7,6 +7,7 @@ import re
 import asyncpg
 
 from router import errors
+from router.drivers import sockets
 from router.errors import RouterError, Sent
 
 # PostgreSQL manual, appendix A "Error Codes". The longest matching prefix wins.
@@ -105,7 +106,8 @@ def translate(exc: BaseException) -> RouterError:
         # answers that do not fit its state, seen when the server ends the session in mid-statement
         return errors.ConnectionLost("the connection is out of step with the server", cause=exc)
     if isinstance(exc, OSError):
-        return errors.ConnectionLost(f"the connection broke: {type(exc).__name__}", cause=exc)
+        no_tls = "rejected SSL upgrade" in str(exc)  # asyncpg's own words
+        return errors.ConnectionLost(sockets.NO_TLS if no_tls else sockets.words(exc), cause=exc)
     return errors.ServerError(f"unexpected {type(exc).__name__} from asyncpg", sent=Sent.UNKNOWN, cause=exc)
 
 
