@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 
 import asyncpg
 
@@ -84,6 +85,8 @@ def translate(exc: BaseException) -> RouterError:
     """Return our error for one of asyncpg's or of the socket's."""
     if isinstance(exc, RouterError):
         return exc
+    if isinstance(exc, ssl.SSLError):  # before the rest: a refused certificate is a ValueError too
+        return errors.ConnectionLost(sockets.words(exc), cause=exc)
     # asyncpg raises the server's DataError class also for arguments that it could not encode itself
     found = re.match(r"invalid input for query argument \$(\d+)", str(exc))
     if isinstance(exc, asyncpg.PostgresError) and found is None:
