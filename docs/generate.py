@@ -63,7 +63,7 @@ def comments(source: str) -> dict[str, str]:
 def reason_table() -> str:
     """Return every reason with the node that it leads to."""
     said = comments(inspect.getsource(reasons.Reason))
-    replica = {"read", "declared_read", "read_transaction"}
+    replica = {"read", "declared_read", "read_transaction", "late_replica"}
     return table(
         ("reason", "goes to", "because"),
         (

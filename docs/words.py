@@ -22,6 +22,7 @@ ERRORS = {
     "AuthenticationFailed": "Correct the user name or the password.",
     "DatabaseNotFound": "Create the database, schema or file, or correct the tenant's configuration.",
     "TooManyConnections": "Lower `connections.max`, or raise the limit of the server.",
+    "NoPrimary": "Promote a replica or bring the primary back; the message says what each server says.",
     "ConnectionLost": "Reads were tried elsewhere already. For a whole transaction use `session.run()`.",
     "CommitOutcomeUnknown": "Read whether it was applied, by a key of the request's own; then decide.",
     "DatabaseError": "The statement was refused; look at `code`.",
@@ -47,6 +48,7 @@ ERRORS = {
 # What can fail: in words, the classes that this means, and ``sent`` where it is not that of the class.
 FAILURES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("no connection", ("ConnectError", "TooManyConnections"), None),
+    ("no primary, after waiting for one", ("NoPrimary",), None),
     ("wrong user or password", ("AuthenticationFailed",), None),
     ("no such database or schema", ("DatabaseNotFound",), None),
     ("no connection came free in time", ("PoolTimeout",), None),
@@ -70,6 +72,9 @@ SECTIONS = {
     "LoginConfig": "clusters.NAME.credentials.writer and .reader",
     "TlsConfig": "clusters.NAME.tls",
     "ConnectionsConfig": "clusters.NAME.connections",
+    "LagConfig": "clusters.NAME.lag",
+    "ChecksConfig": "clusters.NAME.checks",
+    "FailoverConfig": "clusters.NAME.failover",
     "SettingsConfig": "defaults, and tiers.NAME",
     "TimeoutsConfig": "timeouts",
     "RetriesConfig": "retries",
@@ -100,6 +105,9 @@ KEYS = {
         "credentials": '{writer: {username: app, password: "${env:APP_PASSWORD}"}}',
         "tls": "{mode: verify-full, ca: certificates/ca.pem}",
         "connections": "{min: 2, max: 20}",
+        "lag": "{max_time: 5s, max_bytes: 16MiB}",
+        "checks": "{interval: 1s, timeout: 500ms}",
+        "failover": "{hold: 20s}",
         "balancing": "round_robin",
         "extensions": "[public]",
         "options": "{statement_cache_size: 200}",
@@ -119,6 +127,7 @@ KEYS = {
     "CredentialsConfig": {
         "writer": '{username: app, password: "${env:APP_PASSWORD}"}',
         "reader": '{username: app_ro, password: "${env:APP_RO_PASSWORD}"}',
+        "monitor": '{username: app_monitor, password: "${env:APP_MONITOR_PASSWORD}"}',
     },
     "LoginConfig": {"username": "app", "password": '"${env:APP_PASSWORD}"'},
     "TlsConfig": {
@@ -128,6 +137,9 @@ KEYS = {
         "key": "certificates/app.key",
     },
     "ConnectionsConfig": {"min": "2", "max": "20", "idle": "5m", "lifetime": "1h"},
+    "LagConfig": {"max_time": "5s", "max_bytes": "16MiB"},
+    "ChecksConfig": {"interval": "1s", "timeout": "500ms"},
+    "FailoverConfig": {"follow": "false", "hold": "20s", "waiting": "200"},
     "SettingsConfig": _SETTINGS,
     "TimeoutsConfig": {"acquire": "2s", "connect": "3s", "statement": "10s"},
     "RetriesConfig": {"attempts": "5", "min_wait": "10ms", "max_wait": "2s"},

@@ -29,6 +29,7 @@ PREDICATES = {
         errors.AuthenticationFailed,
         errors.DatabaseNotFound,
         errors.TooManyConnections,
+        errors.NoPrimary,
         errors.ConnectionLost,
         errors.CommitOutcomeUnknown,
     },

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from router.errors import RouterError
+from router.positions import Position
 from router.rows import Result, Row
 from router.statements import Dialect, Dirt, Statement
 from router.tenants import Placement
@@ -49,6 +50,15 @@ class Location(NamedTuple):
     binding: str | None
 
 
+class Reading(NamedTuple):
+    """Hold what a server says of itself when it is probed; see :class:`router.standing.Observation`."""
+
+    writable: bool
+    position: Position | None = None
+    timeline: int | None = None
+    identity: str | None = None
+
+
 class Connection(ABC):
     """One physical connection and what is known of its state.
 
@@ -59,7 +69,18 @@ class Connection(ABC):
     #: whether other statements may run while a stream is not read to its end
     interleaves: ClassVar[bool] = True
 
-    __slots__ = ("binding", "dirt", "expires_at", "id", "in_transaction", "opened_at", "record", "used_at")
+    __slots__ = (
+        "binding",
+        "dirt",
+        "expires_at",
+        "id",
+        "in_transaction",
+        "lent_at",
+        "node",
+        "opened_at",
+        "record",
+        "used_at",
+    )
 
     def __init__(self) -> None:
         self.id = 0
@@ -68,6 +89,8 @@ class Connection(ABC):
         self.in_transaction = False
         self.opened_at = 0.0
         self.used_at = 0.0
+        self.lent_at = 0.0
+        self.node: Node | None = None  # set by the pool
         self.expires_at = 0.0
         self.record: Any = None  # the SQLAlchemy pool entry, once the ORM has used this connection
 
@@ -142,6 +165,10 @@ class Connection(ABC):
     async def reset(self, timeout: float) -> None:
         """Undo whatever statements may have changed in the session, the binding included."""
 
+    async def probe(self) -> Reading:
+        """Ask the server for its role and position; only called where the driver ``probes``."""
+        raise NotImplementedError("this engine is not probed")
+
     @abstractmethod
     async def close(self, timeout: float) -> None:
         """Close in order, waiting for the server at most ``timeout`` seconds."""
@@ -156,6 +183,8 @@ class Driver(ABC):
 
     name: ClassVar[str]
     dialect: ClassVar[Dialect]
+    #: whether servers are asked for their role and position; without that nobody can be promoted
+    probes: ClassVar[bool] = False
 
     @abstractmethod
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:

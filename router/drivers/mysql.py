@@ -13,10 +13,11 @@ import aiomysql
 from pymysql import err
 from pymysql.constants import CLIENT, CR, FIELD_TYPE
 
-from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
 from router.drivers.sockets import NO_TLS, keep_alive
 from router.errors import ConfigurationError, Deadlock, Problem, RouterError, SerializationFailure
+from router.positions import MariadbGtid, MysqlGtids
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -29,6 +30,9 @@ _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
 _UNREADABLE = frozenset(
     {"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "ORACLE", "MSSQL", "DB2", "POSTGRESQL", "MAXDB"}
 )
+_PROBE = "SELECT @@global.read_only, @@version"
+_MARIADB_POSITION = "SELECT @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
+_MYSQL_POSITION = "SELECT @@global.super_read_only, @@global.gtid_executed"
 _SENDABLE = frozenset(
     {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
     | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
@@ -190,6 +194,20 @@ class MysqlConnection(Connection):
             if self._readonly:
                 await self._raw.query(_READ_ONLY)
 
+    async def probe(self) -> Reading:
+        """Ask what any user may: the state of replication itself needs a privilege."""
+        readonly, version = await self._ask(_PROBE)
+        if "mariadb" in str(version).lower():
+            applied, written = await self._ask(_MARIADB_POSITION)
+            # on a replica only what came from the primary: its own transactions are nobody's progress
+            return Reading(not readonly, MariadbGtid.parse(applied if readonly else written))
+        strictly, executed = await self._ask(_MYSQL_POSITION)
+        return Reading(not (readonly or strictly), MysqlGtids.parse(executed))
+
+    async def _ask(self, sql: str) -> tuple[Any, ...]:
+        await self._raw.query(sql)
+        return cast("tuple[Any, ...]", self._raw._result.rows[0])
+
     async def close(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
@@ -198,6 +216,9 @@ class MysqlConnection(Connection):
             self.terminate()
 
     def terminate(self) -> None:
+        writer = self._raw._writer
+        if writer is not None:
+            writer.transport.abort()  # close() would first wait for a frozen server to take what is queued
         self._raw.close()
         # aiomysql's way waits until all is sent, without an end if the server does not take it
         self._transport.abort()
@@ -235,6 +256,7 @@ class MysqlDriver(Driver):
 
     name = "aiomysql"
     dialect = Dialect.MYSQL
+    probes = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         if isinstance(endpoint.tls, str):
