@@ -152,7 +152,7 @@ async def test_a_connection_given_up_in_mid_send_is_closed(
         stall = Stall()
         proxied.primary.add(stall)
         with pytest.raises(errors.CommitOutcomeUnknown):
-            await router.execute(sql, {"value": bytes(15_000_000)}, tenant="acme", timeout=1)
+            await router.execute(sql, {"value": bytes(15_000_000)}, tenant="acme", timeout=0.6)
         assert lent(router) == (0, 0)
         await until(lambda: connected(proxied.primary) < before)
         proxied.primary.remove(stall)
