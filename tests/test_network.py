@@ -179,20 +179,21 @@ async def test_a_server_that_accepts_and_says_nothing(proxied: Proxied) -> None:
 async def test_who_waits_behind_a_hanging_connect(proxied: Proxied) -> None:
     """The slot passes on when the connect is given up, and the next one connects itself (fault case 24)."""
     settings = {**ONCE, "timeouts": {"connect": "500ms", "acquire": "20s"}}
-    async with proxied.engine.open(connections=1, defaults=settings) as router:
+    async with proxied.engine.open(connections=2, defaults=settings) as router:
         given = {"tenant": "acme", "primary": True}
-        hang = Hang()
-        proxied.primary.add(hang)
-        first = asyncio.create_task(router.fetch_value("SELECT 1", **given))
-        await until(lambda: proxied.primary.traffic.now >= 1)
-        second = asyncio.create_task(router.fetch_value("SELECT 2", **given))
-        await until(lambda: lent(router)[1] == 1)
-        assert not first.done()
-        proxied.primary.silence()  # the one that hangs goes on to; new ones work
-        proxied.primary.remove(hang)
-        with pytest.raises(errors.ConnectError):
-            await first
-        assert await second == 2
+        async with router.session("acme") as session, session.connection():  # holds what is open
+            seen, hang = proxied.primary.traffic.ever, Hang()
+            proxied.primary.add(hang)
+            first = asyncio.create_task(router.fetch_value("SELECT 1", **given))
+            await until(lambda: proxied.primary.traffic.ever > seen)
+            second = asyncio.create_task(router.fetch_value("SELECT 2", **given))
+            await until(lambda: lent(router)[1] == 1)
+            assert not first.done()
+            proxied.primary.silence()  # the one that hangs goes on to; new ones work
+            proxied.primary.remove(hang)
+            with pytest.raises(errors.ConnectError):
+                await first
+            assert await second == 2
 
 
 async def test_a_hanging_connect_keeps_nobody_from_open_connections(proxied: Proxied) -> None:
