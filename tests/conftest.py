@@ -19,6 +19,7 @@ from tests.engines import heard as heard
 from tests.engines import items as items
 from tests.engines import router as router
 from tests.engines import wanted
+from tests.faults.cluster import proxied as proxied
 from tests.servers import MariadbCluster, PostgresqlCluster, RedisServer, ServerMissing, watchdog
 
 Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer)

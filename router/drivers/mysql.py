@@ -7,14 +7,15 @@ import datetime
 import decimal
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from functools import partial
 from typing import Any, cast
 
 import aiomysql
-from pymysql.constants import CLIENT, FIELD_TYPE
+from pymysql import err
+from pymysql.constants import CLIENT, CR, FIELD_TYPE
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
+from router.drivers.sockets import NO_TLS, keep_alive
 from router.errors import ConfigurationError, Deadlock, Problem, RouterError, SerializationFailure
 from router.positions import MariadbGtid, MysqlGtids
 from router.rows import Column, Result, Row, row_class
@@ -39,16 +40,37 @@ _SENDABLE = frozenset(
 _TYPE_NAMES = {value: name.lower() for name, value in vars(FIELD_TYPE).items() if isinstance(value, int)}
 
 
+class _Raw(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
+    """aiomysql's own connection, with what it gets wrong put right."""
+
+    async def _request_authentication(self) -> None:
+        # aiomysql goes on in plain text where the server does not offer TLS, and shows the login to whoever
+        # stands between and took the offer away
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, NO_TLS)
+        await super()._request_authentication()
+
+    def escape(self, obj: object) -> str:
+        """Return a value as SQL text.
+
+        aiomysql 0.3.2 has no words for bytes beside a PyMySQL from 1.2 on, and writes a bytearray's ``repr``.
+        """
+        if isinstance(obj, bytes | bytearray):
+            return f"_binary X'{obj.hex()}'"
+        return cast("str", super().escape(obj))
+
+
 class MysqlConnection(Connection):
     """A connection of aiomysql."""
 
     interleaves = False  # a running statement's rows come before anything else on the wire
 
-    __slots__ = ("_initial", "_raw", "_readonly")
+    __slots__ = ("_initial", "_raw", "_readonly", "_transport")
 
     def __init__(self, raw: aiomysql.Connection, initial: str, readonly: bool) -> None:
         super().__init__()
         self._raw = raw
+        self._transport: asyncio.Transport = raw._writer.transport  # aiomysql forgets it when it closes
         self._initial = initial
         self._readonly = readonly
 
@@ -187,14 +209,19 @@ class MysqlConnection(Connection):
         return cast("tuple[Any, ...]", self._raw._result.rows[0])
 
     async def close(self, timeout: float) -> None:
-        async with asyncio.timeout(timeout):
-            await self._raw.ensure_closed()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._raw.ensure_closed()
+        finally:
+            self.terminate()
 
     def terminate(self) -> None:
         writer = self._raw._writer
         if writer is not None:
             writer.transport.abort()  # close() would first wait for a frozen server to take what is queued
         self._raw.close()
+        # aiomysql's way waits until all is sent, without an end if the server does not take it
+        self._transport.abort()
 
 
 def _adapted(args: tuple[object, ...]) -> tuple[object, ...]:
@@ -214,16 +241,6 @@ def _adapt(value: object) -> object:
     if isinstance(value, tuple(_SENDABLE - {type(None)})):
         return value  # a subclass, such as an enum of text
     raise TypeError(f"{type(value).__name__} is not a type that MySQL has")
-
-
-def _escape(raw: aiomysql.Connection, value: object) -> str:
-    """Return a value as SQL text.
-
-    aiomysql 0.3.2 has no words for bytes beside a PyMySQL from 1.2 on, and writes a bytearray's ``repr``.
-    """
-    if isinstance(value, bytes | bytearray):
-        return f"_binary X'{value.hex()}'"
-    return cast("str", aiomysql.Connection.escape(raw, value))
 
 
 def _rows(cursor: aiomysql.Cursor) -> list[Row]:
@@ -263,7 +280,7 @@ class MysqlDriver(Driver):
         options: dict[str, Any] = {"charset": "utf8mb4", **endpoint.options}
         # FOUND_ROWS: an UPDATE counts the rows that it matched, as on the other engines (SQLAlchemy asks
         # for the same)
-        raw = await aiomysql.connect(
+        raw = _Raw(
             **socket,
             user=endpoint.login.username,
             password=await endpoint.login.password(),
@@ -275,12 +292,13 @@ class MysqlDriver(Driver):
             program_name=endpoint.application,
             **options,
         )
-        raw.escape = partial(_escape, raw)  # on the connection: SQLAlchemy's cursors ask it too
-        connection = MysqlConnection(raw, endpoint.database, endpoint.readonly)
         try:
+            await raw._connect()
+            connection = MysqlConnection(raw, endpoint.database, endpoint.readonly)
+            keep_alive(connection._transport)
             await connection.set_up(timeout)
         except BaseException:
-            connection.terminate()
+            raw.close()
             raise
         return connection
 

@@ -9,7 +9,8 @@ import asyncpg
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.postgresql_errors import translate
-from router.errors import ConnectionLost, DatabaseNotFound, RouterError, TransactionAborted
+from router.drivers.sockets import keep_alive
+from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
 from router.identifiers import quote
 from router.positions import Lsn
 from router.rows import Column, Result, Row
@@ -130,13 +131,23 @@ class PostgresqlConnection(Connection):
 
     async def _prepare(self, sql: str, timeout: float | None) -> _Prepared:
         """Return a prepared statement; two generations, so that a hit is one look-up."""
-        statement = self._old.pop(sql, None) or _Prepared(await self._raw.prepare(sql, timeout=timeout))
+        statement = self._old.pop(sql, None) or _Prepared(await self._parse(sql, timeout))
         if not self._kept:
             return statement  # unnamed on the server, the next one takes its place
         if len(self._young) >= self._kept:
             self._old, self._young = self._young, {}
         self._young[sql] = statement
         return statement
+
+    async def _parse(self, sql: str, timeout: float | None) -> Any:
+        """Let the server prepare a statement; what is lost here has not run."""
+        try:
+            return await self._raw.prepare(sql, timeout=timeout)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as exc:
+            error = translate(exc)
+        if isinstance(error, ConnectionLost):
+            error.sent = Sent.NO
+        raise error
 
     async def _forget(self) -> None:
         """Drop what was prepared, and the types known, before a schema change; the next try starts anew."""
@@ -237,6 +248,7 @@ class PostgresqlDriver(Driver):
             record_class=PostgresqlRow,
             **options,
         )
+        keep_alive(raw._transport)
         return PostgresqlConnection(raw, options.get("statement_cache_size", _PREPARED))
 
     def translate(self, exc: BaseException) -> RouterError:
