@@ -142,22 +142,16 @@ def leadership(
     and that have taken writes ever since, for engines without timelines. ``expected`` restricts it to one
     server, where following a promotion is switched off.
     """
-    valid = {
-        name: seen
+    if expected is not None:
+        return _only(expected, claims)
+    valid = [
+        name
         for name, seen in claims.items()
         if (name not in superseded if seen.timeline is None else seen.timeline >= newest)
-    }
+    ]
     out = {name: Out.OBSOLETE for name in claims if name not in valid}
-    if expected is not None:
-        out |= {name: Out.RIVAL for name in valid if name != expected}
-        valid = {name: seen for name, seen in valid.items() if name == expected}
-        if not valid and out:
-            names = ", ".join(sorted(out))
-            return Leadership(
-                None, f"{names} takes writes, but only {expected} may (failover.follow is off)", out
-            )
     if len(valid) == 1:
-        return Leadership(next(iter(valid)), out=out)
+        return Leadership(valid[0], out=out)
     if not valid:
         return Leadership(None, _nobody(out), out)
     names = " and ".join(sorted(valid))
@@ -167,6 +161,17 @@ def leadership(
         "read-only",
         out | dict.fromkeys(valid, Out.RIVAL),
     )
+
+
+def _only(expected: str, claims: Collection[str]) -> Leadership:
+    """Let only the configured primary take writes, whatever the others say."""
+    out = {name: Out.RIVAL for name in claims if name != expected}
+    if expected in claims:
+        return Leadership(expected, out=out)
+    if not out:
+        return Leadership(None, _nobody(out))
+    names = ", ".join(sorted(out))
+    return Leadership(None, f"{names} takes writes, but only {expected} may (failover.follow is off)", out)
 
 
 def _nobody(out: Mapping[str, Out]) -> str:
