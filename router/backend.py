@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from router.addresses import Addresses
 from router.balancing import Policy, choose
 from router.drivers.driver import Connection, Driver, Endpoint, Login
 from router.errors import MissingExtra
@@ -73,6 +74,7 @@ class Backend:
         self._choices = 0
         self._database = cluster.database  # one that probes may connect to
         self._prober = Prober(health, driver, self._probed, pools.reaper, clock)
+        self._addresses = Addresses(health, pools.relocate, rng)
         health.moved = pools.leave
         health.silent = pools.abort
 
@@ -85,11 +87,13 @@ class Backend:
         """Have the servers probed, and wait until enough is known to begin; only a first use waits."""
         self._database = self._database or database
         self._prober.start()
+        self._addresses.start()
         rules, now = self.health.rules, self.clock()
         await self.health.look(max(min(deadline - now, rules.timeout), 0.001))
 
     async def close(self) -> None:
-        """Stop probing."""
+        """Stop watching the servers."""
+        await self._addresses.stop()
         await self._prober.stop()
 
     def pool(self, node: Node, database: str) -> Pool:

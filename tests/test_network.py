@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from router import Router, errors
+from router import Router, addresses, errors
 from router.events import ConnectionClosed, ConnectionOpened, RetryScheduled
+from tests.chaos.cases import until
 from tests.engines import Engine, Recorder, only
 from tests.faults import Bandwidth, Break, Cut, Direction, Hang, Proxy, Stall
 from tests.faults.cluster import Proxied
@@ -353,6 +354,28 @@ async def test_a_name_that_leads_elsewhere(proxied: Proxied, names: Names) -> No
             assert second.traffic.ever == 0  # what is open is used on
             first.refuse()
             first.reset()
+            assert await router.fetch_value("SELECT 3", tenant="acme") == 3
+            assert second.traffic.ever >= 1
+
+
+async def test_connections_to_where_a_name_led_before_are_let_go(
+    proxied: Proxied, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A managed database moves behind its name; a name that leads nowhere moves nothing (fault case 22)."""
+    monkeypatch.setattr(addresses, "_EVERY", 0.05)
+    first = proxied.primary
+    with Proxy(proxied.engine.server.primary, "127.0.0.2", first.port) as second:
+        async with proxied.engine.open(cluster=names.cluster(first)) as router:
+            async with router.session("acme") as session, session.transaction() as tx:
+                assert await tx.fetch_value("SELECT 1") == 1
+                names.address = None
+                asked = names.asked
+                await until(lambda: names.asked > asked + 2)
+                assert router.status().pools[0].size == 1
+                names.address = "127.0.0.2"
+                asked = names.asked
+                await until(lambda: names.asked > asked + 2)
+                assert await tx.fetch_value("SELECT 2") == 2  # what runs comes to its end where it is
             assert await router.fetch_value("SELECT 3", tenant="acme") == 3
             assert second.traffic.ever >= 1
 

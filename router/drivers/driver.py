@@ -104,6 +104,11 @@ class Connection(ABC):
     def closed(self) -> bool:
         """Tell whether the connection is known to be closed; costs no I/O."""
 
+    @property
+    def peer(self) -> str | None:
+        """Return the IP address that it is connected to, ``None`` where there is none."""
+        return None
+
     @abstractmethod
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         """Run a statement and return its rows. ``timeout`` is in seconds."""

@@ -15,7 +15,7 @@ from pymysql.constants import CLIENT, CR, FIELD_TYPE
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
-from router.drivers.sockets import NO_TLS, keep_alive
+from router.drivers.sockets import NO_TLS, keep_alive, peer_of
 from router.errors import ConfigurationError, Deadlock, Problem, RouterError, SerializationFailure
 from router.positions import MariadbGtid, MysqlGtids
 from router.rows import Column, Result, Row, row_class
@@ -82,6 +82,11 @@ class MysqlConnection(Connection):
     def closed(self) -> bool:
         reader = self._raw._reader
         return bool(self._raw.closed or reader is None or reader.at_eof() or reader.eof_received)
+
+    @property
+    def peer(self) -> str | None:
+        writer = self._raw._writer
+        return None if writer is None else peer_of(writer.transport)
 
     async def _run(self, sql: str, args: tuple[object, ...], timeout: float | None) -> aiomysql.Cursor:
         if timeout is not None:

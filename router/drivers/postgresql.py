@@ -9,7 +9,7 @@ import asyncpg
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.postgresql_errors import translate
-from router.drivers.sockets import keep_alive
+from router.drivers.sockets import keep_alive, peer_of
 from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
 from router.identifiers import quote
 from router.positions import Lsn
@@ -101,6 +101,11 @@ class PostgresqlConnection(Connection):
     @property
     def closed(self) -> bool:
         return self._raw.is_closed()
+
+    @property
+    def peer(self) -> str | None:
+        raw: Any = self._raw
+        return peer_of(raw._transport)
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)

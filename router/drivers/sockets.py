@@ -34,6 +34,12 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
                 link.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def peer_of(transport: asyncio.BaseTransport | None) -> str | None:
+    """Return the IP address at the other end; ``None`` on a Unix socket."""
+    name = None if transport is None else transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else None
+
+
 def words(exc: BaseException) -> str:
     """Say what broke; the texts of the system and of OpenSSL that are passed on hold no secret."""
     if isinstance(exc, ssl.SSLCertVerificationError):

@@ -358,6 +358,15 @@ class Pool:
         for connection in self._used:
             connection.terminate()
 
+    def relocate(self, addresses: frozenset[str]) -> None:
+        """Let go of connections to an address that the server's name does not lead to any more."""
+        for connection in [each for each in self._idle if each.peer not in (None, *addresses)]:
+            self._idle.remove(connection)
+            self._retire(connection, "moved")
+        for connection in self._used:
+            if connection.peer not in (None, *addresses):
+                connection.dirt = Dirt.DISCARD
+
     def _leave(self) -> None:
         while self._idle:
             self._retire(self._idle.pop(), "left")

@@ -85,6 +85,12 @@ class Pools:
             if pool.endpoint.node.label == node.label:
                 pool.abort()
 
+    def relocate(self, node: Node, addresses: frozenset[str]) -> None:
+        """Let go of connections to where the server's name does not lead any more."""
+        for pool in self._pools.values():
+            if pool.endpoint.node.label == node.label:
+                pool.relocate(addresses)
+
     def status(self) -> tuple[PoolStatus, ...]:
         """Return the numbers of all pools."""
         return tuple(pool.status() for pool in self._pools.values())
