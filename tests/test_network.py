@@ -16,7 +16,6 @@ import pytest
 
 from router import Router, addresses, errors
 from router.events import ConnectionClosed, ConnectionOpened, RetryScheduled
-from tests.chaos.cases import until
 from tests.engines import Engine, Recorder, only
 from tests.faults import Bandwidth, Break, Cut, Direction, Hang, Proxy, Stall
 from tests.faults.cluster import Proxied
