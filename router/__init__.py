@@ -27,9 +27,10 @@ from router.errors import (
     is_unique_violation,
 )
 from router.reasons import Reason
-from router.router import Explanation, NodeStatus, Ping, Router, Status
+from router.router import Router
 from router.rows import Column, Result, Row
 from router.session import Session
+from router.status import Explanation, NodeStatus, Ping, Status
 from router.topology import Role
 from router.transaction import Transaction
 

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from router.addresses import Addresses
 from router.balancing import Policy, choose
 from router.drivers.driver import Connection, Driver, Endpoint, Login
 from router.errors import MissingExtra
 from router.health import Health
+from router.holding import Holding, Patience
 from router.pools.bounds import Limits
 from router.pools.holders import Holder
 from router.pools.lease import Lease
 from router.pools.pool import Pool
 from router.pools.registry import Pools
+from router.probing import Prober
 from router.statements import Dialect, Statement, Statements
 from router.tenants import Placement
-from router.topology import Cluster, Node
+from router.topology import Cluster, Node, Role
 from router.volatility import Volatility
 
 _REFUSED = 1_000  # texts remembered that a replica refused
@@ -27,11 +30,17 @@ _REFUSED = 1_000  # texts remembered that a replica refused
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Say how to connect to one node."""
+    """Say how to connect to one server, whatever its role."""
 
-    login: Login
+    writer: Login
+    reader: Login
+    monitor: Login | None  # None: whoever serves the node's requests
     tls: Any  # what Endpoint.tls takes
     limits: Limits
+
+    def login(self, role: Role) -> Login:
+        """Return who serves requests on the node in a role."""
+        return self.writer if role is Role.PRIMARY else self.reader
 
 
 class Backend:
@@ -41,10 +50,12 @@ class Backend:
         self,
         cluster: Cluster,
         driver: Driver,
-        access: Mapping[Node, Access],
+        access: Mapping[str, Access],
         pools: Pools,
+        health: Health,
         *,
         policy: Policy,
+        patience: Patience,
         extensions: tuple[str, ...],
         clock: Callable[[], float],
         rng: random.Random,
@@ -52,7 +63,8 @@ class Backend:
         self.cluster = cluster
         self.driver = driver
         self.statements = Statements(driver.dialect)
-        self.health = Health(cluster, clock)
+        self.health = health
+        self.holding = Holding(health, patience, clock)
         self.volatility = Volatility(clock) if driver.dialect is Dialect.POSTGRESQL else None
         self.refused: dict[str, None] = {}  # texts that a replica refused as writes, oldest first
         self.clock = clock
@@ -62,25 +74,62 @@ class Backend:
         self._extensions = extensions
         self._rng = rng
         self._choices = 0
+        self._database = cluster.database  # one that probes may connect to
+        self._prober = Prober(health, driver, self._probed, pools.reaper, clock)
+        self._addresses = Addresses(health, pools.relocate, rng)
+        health.moved = pools.leave
+        health.silent = pools.abort
 
     def choose(self, candidates: tuple[Node, ...]) -> Node:
         """Return the candidate to use now."""
         self._choices += 1
         return choose(self._policy, candidates, self.health.load, self._rng, self._choices)
 
+    async def look(self, database: str, deadline: float) -> None:
+        """Have the servers probed, and wait until enough is known to begin; only a first use waits."""
+        self._database = self._database or database
+        self._prober.start()
+        self._addresses.start()
+        rules, now = self.health.rules, self.clock()
+        await self.health.look(max(min(deadline - now, rules.timeout), 0.001))
+
+    async def close(self) -> None:
+        """Stop watching the servers."""
+        await self._addresses.stop()
+        await self._prober.stop()
+
+    def cancel(self) -> None:
+        """Stop watching the servers, without waiting for it."""
+        self._addresses.cancel()
+        self._prober.cancel()
+
+    def detach(self) -> None:
+        """Give up in a forked child what watches the servers, without touching it."""
+        self._prober.detach()
+
     def pool(self, node: Node, database: str) -> Pool:
         """Return the pool for a database on a node."""
-        access = self._access[node]
-        endpoint = Endpoint(
+        self._database = self._database or database
+        access = self._access[node.name]
+        endpoint = self._endpoint(node, database, access.login(node.role))
+        return self._pools.pool(endpoint, self.driver, access.limits)
+
+    def _endpoint(self, node: Node, database: str, login: Login) -> Endpoint:
+        return Endpoint(
             node,
             database,
-            access.login,
-            readonly=node is not self.cluster.primary,
-            tls=access.tls,
+            login,
+            readonly=node.role is Role.REPLICA,
+            tls=self._access[node.name].tls,
             options=self.cluster.options,
             extensions=self._extensions,
         )
-        return self._pools.pool(endpoint, self.driver, access.limits)
+
+    def _probed(self, name: str) -> Endpoint:
+        """Return what a probe of a server connects to."""
+        access = self._access[name]
+        node = next(each.node for each in self.health.servers if each.node.name == name)
+        return self._endpoint(node, self._database, access.monitor or access.login(node.role))
 
     async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
         """Return a lease of a pool, whatever tenant its connection is bound to."""

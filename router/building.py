@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from router import events
 from router.backend import Access, Backend
 from router.balancing import Policy
 from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
@@ -14,17 +16,31 @@ from router.drivers import tls
 from router.drivers.driver import Login
 from router.drivers.registry import driver_for
 from router.execution import Executor
+from router.health import Health
+from router.holding import Patience
 from router.pools.bounds import Limits
 from router.pools.registry import Pools
+from router.servers import Rules
+from router.standing import Limits as Lateness
 from router.topology import Cluster, Node, Role
+
+_QUICK = 0.1  # seconds between probes after a sign of change
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Hold the two clocks: only the monotonic one measures, the other dates what is told."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
 
 
 def backends(
-    config: Config, pools: Pools, *, clock: Callable[[], float], rng: random.Random
+    config: Config, pools: Pools, emit: Callable[[events.Event], None], clocks: Clocks, rng: random.Random
 ) -> dict[str, Backend]:
     """Return the backend of every cluster, by its name."""
     return {
-        name: backend(name, cluster, config.source, pools, clock=clock, rng=rng)
+        name: backend(name, cluster, config.source, pools, emit, clocks, rng)
         for name, cluster in config.clusters.items()
     }
 
@@ -34,28 +50,50 @@ def backend(
     config: ClusterConfig,
     folder: Path,
     pools: Pools,
-    *,
-    clock: Callable[[], float],
+    emit: Callable[[events.Event], None],
+    clocks: Clocks,
     rng: random.Random,
 ) -> Backend:
     """Return the backend of one cluster."""
-    described = cluster(name, config)
+    described, driver = cluster(name, config), driver_for(config.engine)
     configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
     access = {
-        node: _access(config, configured[index], folder, node, driver_limit=1)
+        node.name: _access(config, configured[index], folder, driver_limit=1)
         if config.engine == "sqlite"
-        else _access(config, configured[index], folder, node)
+        else _access(config, configured[index], folder)
         for index, node in enumerate(described.nodes)
     }
+    health = Health(
+        described,
+        clocks.monotonic,
+        rules=_rules(config),
+        probed=driver.probes,
+        rng=rng,
+        wall=clocks.wall,
+        emit=emit,
+    )
     return Backend(
         described,
-        driver_for(config.engine),
+        driver,
         access,
         pools,
+        health,
         policy=Policy(config.balancing),
+        patience=Patience(config.failover.hold, config.failover.waiting),
         extensions=config.extensions,
-        clock=clock,
+        clock=clocks.monotonic,
         rng=rng,
+    )
+
+
+def _rules(config: ClusterConfig) -> Rules:
+    checks = config.checks
+    return Rules(
+        Lateness(config.lag.max_time, config.lag.max_bytes),
+        checks.interval,
+        checks.timeout,
+        quick=min(_QUICK, checks.interval),
+        follow=config.failover.follow,
     )
 
 
@@ -97,9 +135,9 @@ def _node(cluster_name: str, config: NodeConfig, role: Role, name: str | None = 
 
 
 def _access(
-    config: ClusterConfig, node_config: NodeConfig, folder: Path, node: Node, driver_limit: int | None = None
+    config: ClusterConfig, node_config: NodeConfig, folder: Path, driver_limit: int | None = None
 ) -> Access:
-    login = config.login(node_config, writer=node.role is Role.PRIMARY)
+    monitor = config.credentials.monitor if config.credentials is not None else None
     context = tls.context(
         config.tls_mode(node_config),
         ca=_file(folder, config.tls.ca),
@@ -109,7 +147,9 @@ def _access(
     limits = config.connections
     most = limits.max if driver_limit is None else driver_limit
     return Access(
-        _login(login),
+        _login(config.login(node_config, writer=True)),
+        _login(config.login(node_config, writer=False)),
+        None if monitor is None else _login(monitor),
         context,
         Limits(min(limits.min, most), most, limits.idle, limits.lifetime, limits.waiting, limits.leak_after),
     )

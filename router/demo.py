@@ -24,7 +24,8 @@ from router.errors import InvalidStatement, RouterError, UnknownSchema, UnknownT
 from router.events import RequestFailed, RequestFinished, RetryScheduled
 from router.metrics import Summary
 from router.reasons import Reason
-from router.router import Explanation, Router, Status
+from router.router import Router
+from router.status import Explanation, Status
 from router.topology import Role
 from router.transaction import Transaction
 

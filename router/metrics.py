@@ -20,6 +20,8 @@ from router.events import (
     ConnectionHeld,
     ConnectionOpened,
     Event,
+    PrimaryChanged,
+    ReplicaChanged,
     RequestEvent,
     RequestFailed,
     RetryScheduled,
@@ -106,6 +108,12 @@ class Metrics:
         self._held = counter("connections_held", "Units of work that held one for too long", "node")
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
+        self._primaries = counter(
+            "primary_changes", "Times that another server became the primary", "cluster"
+        )
+        self._replicas = counter(
+            "replica_changes", "Times that a replica was left out, or used again", "node", "reason"
+        )
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -135,6 +143,8 @@ class Metrics:
         dispatcher.subscribe(ConnectionClosed, self._on_closed)
         dispatcher.subscribe(ConnectionHeld, self._on_held)
         dispatcher.subscribe(TransactionEvent, self._on_transaction)
+        dispatcher.subscribe(PrimaryChanged, self._on_primary)
+        dispatcher.subscribe(ReplicaChanged, self._on_replica)
         self.registry.register(_Listeners(dispatcher, self._namespace))
 
     # --- listeners -----------------------------------------------------------------------------------
@@ -163,6 +173,13 @@ class Metrics:
 
     def _on_transaction(self, event: TransactionEvent) -> None:
         self._transactions.labels(event.node.cluster, _OUTCOMES[type(event)]).inc()
+
+    def _on_primary(self, event: PrimaryChanged) -> None:
+        if event.node is not None:
+            self._primaries.labels(event.cluster).inc()
+
+    def _on_replica(self, event: ReplicaChanged) -> None:
+        self._replicas.labels(event.node.label, event.reason or "usable").inc()
 
     # --- output --------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from router.errors import (
     ConnectError,
     ConnectionLost,
     DatabaseNotFound,
+    NoPrimary,
     ReadOnlyViolation,
     RouterError,
     Sent,
@@ -54,7 +55,11 @@ class Policy:
 
 
 _CONNECTION = (ConnectError, ConnectionLost)
-_HOPELESS = (AuthenticationFailed, DatabaseNotFound)  # kinds of ConnectError that no attempt will cure
+_HOPELESS = (
+    AuthenticationFailed,
+    DatabaseNotFound,
+    NoPrimary,
+)  # kinds of ConnectError that no attempt will cure
 _TRANSIENT = (*_CONNECTION, TransactionConflict, StatementCancelled, ServerError)
 
 
@@ -65,8 +70,9 @@ def judge(error: RouterError, *, idempotent: bool, on_replica: bool) -> Verdict:
     as curable is raised: timeouts of our own, refusals, mistakes in the statement or its use.
     """
     if isinstance(error, ReadOnlyViolation):
-        # Refused, so not applied. On the primary it means a role change: trying again there cannot help.
-        return Verdict.PRIMARY if on_replica else Verdict.RAISE
+        # Refused, so not applied. What was the primary is none any more: the next attempt waits for the new.
+        again = idempotent or error.sent is not Sent.UNKNOWN
+        return Verdict.PRIMARY if on_replica else Verdict.AGAIN if again else Verdict.RAISE
     if isinstance(error, DatabaseNotFound) and on_replica:
         return Verdict.ELSEWHERE  # a replica may not have replayed the creation yet
     if isinstance(error, StaleStatement):

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,13 +17,12 @@ from router import building
 from router.backend import Backend
 from router.config import Config, load
 from router.consistency import Consistency
-from router.dispatcher import Dispatcher, ListenerStats
+from router.dispatcher import Dispatcher
 from router.drivers.registry import engines
 from router.errors import RouterClosed, RouterError
 from router.execution import Executor
 from router.home import Home, tell_when_forked
 from router.metrics import Metrics
-from router.pools.bounds import PoolStatus
 from router.pools.registry import Pools
 from router.queries import Params, options, seconds
 from router.reasons import Reason
@@ -31,66 +30,11 @@ from router.requests import Affinity, Request
 from router.rows import Result, Row
 from router.session import Session
 from router.slowlog import SlowLog
+from router.status import Explanation, Ping, Status, node_status
 from router.tenants import Catalog
-from router.topology import Role
+from router.topology import Node
 
 _GRACE = 10.0  # seconds that close() waits for running requests
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Say where a statement would go, and why; nothing was run."""
-
-    tenant: str
-    schema: str | None
-    cluster: str
-    database: str
-    physical_schema: str | None
-    role: str
-    node: str
-    candidates: tuple[str, ...]
-    reason: str
-    kind: str
-    tables: tuple[str, ...]
-    functions: tuple[str, ...]
-    fingerprint: str
-    normalized: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """Show one node at one moment; ``latency`` in seconds, 0.0 while unknown."""
-
-    cluster: str
-    name: str
-    role: str
-    address: str
-    usable: bool
-    in_flight: int
-    latency: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Say whether a node answered; ``seconds`` covers connecting, if that was necessary, and one query."""
-
-    cluster: str
-    node: str
-    role: str
-    address: str
-    ok: bool
-    seconds: float
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Show the router at one moment."""
-
-    nodes: tuple[NodeStatus, ...]
-    pools: tuple[PoolStatus, ...]
-    listeners: tuple[ListenerStats, ...]
-    tenants: int
 
 
 class Router:
@@ -139,8 +83,17 @@ class Router:
         if self._executor is not None:
             self._executor.check_loop()
             return
-        self._pools = Pools(emit=self.dispatcher.emit, clock=self._clock, wall=self._wall, rng=self._rng)
-        self._backends = building.backends(self._config, self._pools, clock=self._clock, rng=self._rng)
+        emit = self.dispatcher.emit
+        self._pools = Pools(
+            emit=emit,
+            clock=self._clock,
+            wall=self._wall,
+            rng=self._rng,
+            # knows the backends, not the router: one that nobody closed must be seen to go
+            suspect=partial(_suspect, self._backends),
+        )
+        clocks = building.Clocks(self._clock, self._wall)
+        self._backends.update(building.backends(self._config, self._pools, emit, clocks, self._rng))
         clusters = {name: backend.cluster for name, backend in self._backends.items()}
         self._executor = Executor(
             Catalog(self._config.tenants, clusters),
@@ -167,11 +120,16 @@ class Router:
             self._home.check()
         self._ending = asyncio.get_running_loop().create_future()
         self._executor = None
-        pools = self._pools
+        pools, backends = self._pools, self._backends.values()
         try:
             if pools is not None:
+                await asyncio.gather(*(backend.close() for backend in backends))
                 await pools.close(grace)
             await self.dispatcher.aclose()
+        except BaseException:
+            if pools is not None:
+                _cut(self._backends, pools)
+            raise
         finally:
             self._ending.set_result(pools.leftovers if pools is not None else 0)
         return self._ending.result()
@@ -181,6 +139,8 @@ class Router:
         if self._home is not None and self._pools is not None:
             self._home.leave()
             self._pools.detach(self._home.refusal)
+            for backend in self._backends.values():
+                backend.detach()
 
     def __del__(self) -> None:
         home, pools = getattr(self, "_home", None), getattr(self, "_pools", None)
@@ -197,8 +157,8 @@ class Router:
         finally:
             if home.loop is None or home.loop.is_closed():
                 pools.detach(home.refusal)
-            else:
-                home.loop.call_soon_threadsafe(pools.cut)  # the collector may run in any thread
+            else:  # the collector may run in any thread
+                home.loop.call_soon_threadsafe(_cut, self._backends, pools)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -318,7 +278,7 @@ class Router:
             verdict = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
         request.verdict = verdict
         route = executor.decide(request)
-        node = executor.choose(route, target, request.affinity)
+        node = executor.choose(route, target, request.affinity).name if route.candidates else "(none)"
         return Explanation(
             tenant=placement.tenant,
             schema=placement.schema,
@@ -326,7 +286,7 @@ class Router:
             database=placement.database,
             physical_schema=placement.physical,
             role=route.role.value,
-            node=node.name,
+            node=node,
             candidates=tuple(candidate.name for candidate in route.candidates),
             reason=route.reason.value,
             kind=statement.kind.value,
@@ -339,17 +299,9 @@ class Router:
     def status(self) -> Status:
         """Return nodes, pools and listeners as they are now."""
         nodes = tuple(
-            NodeStatus(
-                name,
-                node.name,
-                node.role.value,
-                node.address,
-                node.role is Role.PRIMARY or node in backend.health.snapshot().replicas,
-                backend.health.load[node].in_flight,
-                backend.health.load[node].latency,
-            )
-            for name, backend in self._backends.items()
-            for node in backend.cluster.nodes
+            node_status(backend.health, server)
+            for backend in self._backends.values()
+            for server in backend.health.servers
         )
         pools = self._pools.status() if self._pools is not None else ()
         return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants))
@@ -363,7 +315,7 @@ class Router:
         async def ping(name: str, backend: Backend) -> list[Ping]:
             database = building.any_database(self._config, name, executor)
             # the primary first: it creates the file of a new SQLite database, which its readers need
-            first, *others = backend.cluster.nodes
+            first, *others = backend.health.nodes
             answer = await self._ping(executor, backend, database, first, timeout)
             asked = [self._ping(executor, backend, database, node, timeout) for node in others]
             return [answer, *await asyncio.gather(*asked)]
@@ -389,3 +341,13 @@ class Router:
         return Ping(
             backend.cluster.name, node.name, node.role.value, node.address, error is None, seconds, error
         )
+
+
+def _suspect(backends: dict[str, Backend], node: Node) -> None:
+    backends[node.cluster].health.suspect(node)
+
+
+def _cut(backends: dict[str, Backend], pools: Pools) -> None:
+    for backend in backends.values():
+        backend.cancel()
+    pools.cut()

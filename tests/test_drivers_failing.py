@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from router import Router, errors
+from router.drivers import mysql_errors
 from router.events import RetryScheduled
 from tests.engines import POSTGRESQL, SERVED, Engine, Recorder, only
 
@@ -186,6 +187,15 @@ async def test_idle_connections_that_died_are_not_noticed_by_the_caller(
     assert await router.fetch_value("SELECT 42", tenant="acme") == 42
     assert await router.execute(f"INSERT INTO {items} (amount) VALUES (1)", tenant="acme")
     assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 1
+
+
+def test_a_connection_closed_between_two_packets() -> None:
+    """aiomysql then meets None in place of its reader: lost, outcome unknown, not a wrong parameter."""
+    with pytest.raises(AttributeError) as caught:
+        None.readexactly  # type: ignore[attr-defined]  # noqa: B018
+    error = mysql_errors.translate(caught.value)
+    assert isinstance(error, errors.ConnectionLost)
+    assert error.sent is errors.Sent.UNKNOWN
 
 
 # --- prepared statements and schema changes --------------------------------------------------------------

@@ -31,6 +31,7 @@ PREDICATES = {
         errors.AuthenticationFailed,
         errors.DatabaseNotFound,
         errors.TooManyConnections,
+        errors.NoPrimary,
         errors.ConnectionLost,
         errors.CommitOutcomeUnknown,
     },

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from router import Router
-from router.errors import ConnectError, PoolTimeout, RouterTimeout
+from router.errors import ConnectError, NoPrimary, PoolTimeout, RouterTimeout
 from tests.engines import Engine, Mariadb, Postgresql
 
 TIMEOUT = 0.15  # seconds
@@ -69,28 +69,35 @@ LIMITS = {
 }
 
 
+# As if nobody watched the servers: else after a moment they are known not to answer, and nobody waits.
+UNWATCHED = {"checks": {"interval": "60s", "timeout": "30s"}}
+
+
 async def test_acquiring_from_a_frozen_server_ends_in_time(lone: Engine) -> None:
     """In the queue, while connecting, and while binding: at most 50 ms over the timeout (fault case 23)."""
     server = lone.server.primary
+    given = {"defaults": LIMITS, "cluster": UNWATCHED}
     async with (
-        lone.open(connections=1, defaults=LIMITS) as busy,
-        lone.open(connections=3, defaults=LIMITS) as cold,
-        lone.open(connections=3, defaults=LIMITS) as bound,
+        lone.open(connections=1, **given) as busy,
+        lone.open(connections=8, **given) as cold,
+        lone.open(connections=3, **given) as bound,
     ):
-        await asyncio.gather(*(ask(bound, lone.sleep(0.02)) for _ in range(3)))
+        await asyncio.gather(*(ask(bound, lone.sleep(0.02), timeout=5.0) for _ in range(3)))
         assert [pool.idle for pool in bound.status().pools] == [3]
-        async with busy.session("acme").transaction():
+        async with busy.session("acme").transaction(), cold.session("acme").transaction():
             server.freeze()
             try:
-                # a task of its own: the one that holds the connection would be told at once
+                # tasks of their own: the one that holds the connection would be told at once
                 in_queue = await late(lambda: asyncio.create_task(ask(busy)), PoolTimeout)
-                connecting = await late(lambda: ask(cold), (ConnectError, PoolTimeout))
+                connecting = await late(lambda: ask(cold), (ConnectError, PoolTimeout, NoPrimary))
                 binding = await late(lambda: ask(bound, schema="analytics"), RouterTimeout)
             finally:
                 server.thaw()
     assert max(in_queue, connecting, binding) < OVERSHOOT, (in_queue, connecting, binding)
 
 
-async def ask(router: Router, sql: str = "SELECT 1", schema: str | None = None) -> object:
+async def ask(
+    router: Router, sql: str = "SELECT 1", schema: str | None = None, timeout: float = TIMEOUT
+) -> object:
     """Run a statement on the primary."""
-    return await router.fetch_all(sql, tenant="acme", schema=schema, primary=True)
+    return await router.fetch_all(sql, tenant="acme", schema=schema, primary=True, timeout=timeout)

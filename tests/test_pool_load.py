@@ -419,7 +419,7 @@ async def test_a_pool_without_a_connection_says_that_the_server_is_full(server: 
     """With nothing that could come free, all who wait get the server's answer, typed (fault case 25)."""
     bench = Bench(server, max=100)
     driver = full(bench, 0)
-    bench.pool._opener.refusals._rng = _Highest()
+    bench.pool._creator.refusals._rng = _Highest()
     results = await asyncio.gather(*(bench.get(timeout=30) for _ in range(100)), return_exceptions=True)
     assert {type(each) for each in results} == {TooManyConnections}
     assert driver.asked == 10
@@ -438,7 +438,7 @@ async def test_a_timeout_behind_a_full_server_says_so(server: Server) -> None:
     """Who waits in vain learns why no connection was opened for it."""
     bench = Bench(server, max=5)
     full(bench, 1)
-    bench.pool._opener.refusals._rng = _Highest()
+    bench.pool._creator.refusals._rng = _Highest()
     held = await bench.get()
     with pytest.raises(PoolTimeout, match=r"1 of 5 in use.*No more can be opened: .*too many connections"):
         await bench.get(timeout=0.05)
@@ -455,7 +455,7 @@ async def test_creation_goes_on_as_soon_as_the_server_has_room(server: Server) -
     driver.most = 5
     second = await waiter
     assert second is not held
-    assert not bench.pool._opener.refusals.probing
+    assert not bench.pool._creator.refusals.probing
     bench.pool.give(held)
     bench.pool.give(second)
 
@@ -504,7 +504,7 @@ async def test_a_real_server_at_its_limit_is_not_stormed(engine: Engine) -> None
             )
             assert len(rows) == 100
             made, refused = heard.of(ConnectionOpened), heard.of(ConnectionFailed)
-            assert len(made) == 4
+            assert 3 <= len(made) <= 4  # the probe may hold one
             assert {event.error for event in refused} == {"TooManyConnections"}
             assert len(refused) <= 10 + 8
             assert {event.code for event in refused} <= {"53300", "1226", "1203"}
@@ -576,7 +576,8 @@ async def test_another_password_ends_the_block(server: Server) -> None:
         return password
 
     bench = Bench(server)
-    bench.pool._opener._endpoint = Endpoint(NODE, "app", Login("app", current), readonly=False)
+    changing = Endpoint(NODE, "app", Login("app", current), readonly=False)
+    bench.pool._opener._endpoint = bench.pool._creator._endpoint = changing
     bench.pool._opener._driver = Locked(server)
     for _ in range(12):
         with pytest.raises(AuthenticationFailed):

@@ -328,8 +328,12 @@ async def main():
             except errors.RouterClosed:
                 return done
             done += 1
+            if number == 0:
+                served.set()
 
+    served = asyncio.Event()
     clients = [asyncio.create_task(client(number)) for number in range(8)]
+    await served.wait()
     await asyncio.sleep(0.1)
     print("ready", flush=True)
     await stop.wait()

@@ -17,7 +17,8 @@ from router.cli.views import counted, show_explanation, show_pings, show_problem
 from router.config import Config, json_schema, load
 from router.drivers.registry import engines
 from router.errors import ConfigurationError, Problem
-from router.router import Explanation, Ping, Router
+from router.router import Router
+from router.status import Explanation, Ping
 
 
 class Part(StrEnum):

@@ -16,7 +16,7 @@ from router.events import RequestFailed, RetryScheduled
 from router.metrics import Summary
 from router.pools.bounds import PoolStatus
 from router.reasons import Reason
-from router.router import Explanation, Status
+from router.status import Explanation, Status
 
 # Each row is printed when its request ends, so the widths are fixed before the first one is known.
 _WIDTHS = {"tenant": 7, "schema": 9, "statement": 0, "node": 8, "role": 7, "reason": 11, "rows": 4, "ms": 6}

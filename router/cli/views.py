@@ -13,7 +13,7 @@ from router.cli.screen import ROLES, printable, table
 from router.cli.sentences import SENTENCES
 from router.errors import Problem
 from router.reasons import Reason
-from router.router import Explanation, Ping
+from router.status import Explanation, Ping
 
 
 def counted(count: int, noun: str) -> str:

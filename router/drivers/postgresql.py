@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import asyncpg
 
-from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.postgresql_errors import translate
-from router.drivers.sockets import detached
-from router.errors import DatabaseNotFound, RouterError, TransactionAborted
+from router.drivers.sockets import detached, keep_alive, peer_of
+from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
 from router.identifiers import quote
+from router.positions import Lsn
 from router.rows import Column, Result, Row
 from router.statements import Dialect, Statement
 from router.tenants import Placement
@@ -28,6 +29,15 @@ _RESET = (
 _BIND = (
     "SELECT pg_catalog.set_config('search_path', $1, false), "
     "EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $2)"
+)
+# One text for both roles. received_tli is NULL without pg_monitor, and nobody needs it then.
+_PROBE = (
+    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+    "ELSE pg_current_wal_insert_lsn() END - '0/0', CASE WHEN pg_is_in_recovery() "
+    "THEN (SELECT received_tli FROM pg_stat_wal_receiver) "
+    "ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END, "
+    "(SELECT system_identifier FROM pg_control_system()), "
+    "current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
 )
 _PREPARED = 200  # prepared statements kept per connection
 _STALE = (
@@ -92,6 +102,11 @@ class PostgresqlConnection(Connection):
     def closed(self) -> bool:
         return self._raw.is_closed()
 
+    @property
+    def peer(self) -> str | None:
+        raw: Any = self._raw
+        return peer_of(raw._transport)
+
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
@@ -121,13 +136,23 @@ class PostgresqlConnection(Connection):
 
     async def _prepare(self, sql: str, timeout: float | None) -> _Prepared:
         """Return a prepared statement; two generations, so that a hit is one look-up."""
-        statement = self._old.pop(sql, None) or _Prepared(await self._raw.prepare(sql, timeout=timeout))
+        statement = self._old.pop(sql, None) or _Prepared(await self._parse(sql, timeout))
         if not self._kept:
             return statement  # unnamed on the server, the next one takes its place
         if len(self._young) >= self._kept:
             self._old, self._young = self._young, {}
         self._young[sql] = statement
         return statement
+
+    async def _parse(self, sql: str, timeout: float | None) -> Any:
+        """Let the server prepare a statement; what is lost here has not run."""
+        try:
+            return await self._raw.prepare(sql, timeout=timeout)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as exc:
+            error = translate(exc)
+        if isinstance(error, ConnectionLost):
+            error.sent = Sent.NO
+        raise error
 
     async def _forget(self) -> None:
         """Drop what was prepared, and the types known, before a schema change; the next try starts anew."""
@@ -182,6 +207,16 @@ class PostgresqlConnection(Connection):
     async def reset(self, timeout: float) -> None:
         await self._raw.execute(_RESET, timeout=timeout)
 
+    async def probe(self) -> Reading:
+        row = await self._raw.fetchrow(_PROBE)
+        if row is None:
+            raise ConnectionLost("the server answered a probe with nothing")
+        standby, position, timeline, identity, block, segment = row
+        where: Lsn | None = None
+        if position is not None:
+            where = Lsn(int(position)) if standby else Lsn.of_insert(int(position), block, int(segment))
+        return Reading(not standby, where, timeline, None if identity is None else str(identity))
+
     async def close(self, timeout: float) -> None:
         await self._raw.close(timeout=timeout)
 
@@ -204,6 +239,7 @@ class PostgresqlDriver(Driver):
 
     name = "asyncpg"
     dialect = Dialect.POSTGRESQL
+    probes = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         connect: Any = asyncpg.connect  # its stubs know neither record_class nor a TLS mode as text
@@ -227,6 +263,7 @@ class PostgresqlDriver(Driver):
             record_class=PostgresqlRow,
             **options,
         )
+        keep_alive(raw._transport)
         return PostgresqlConnection(raw, options.get("statement_cache_size", _PREPARED))
 
     def translate(self, exc: BaseException) -> RouterError:

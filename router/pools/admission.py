@@ -94,8 +94,8 @@ class Admission:
         self.advance()  # the server may have room by now; if not, this sets the timer
         return await self.queue.wait(place, seconds, pass_on)
 
-    def close(self, error: Callable[[], RouterError]) -> None:
-        """Tell all who wait that nothing comes any more."""
+    def dismiss(self, error: Callable[[], RouterError]) -> None:
+        """Tell all who wait that nothing will come."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -15,15 +15,16 @@ from typing import Any
 
 from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import PoolTimeout, RouterClosed, RouterError, TooManyConnections
-from router.pools import scarcity
+from router.errors import ConnectError, PoolTimeout, RouterClosed, RouterError, TooManyConnections
 from router.pools.admission import Admission
 from router.pools.bounds import Limits, PoolStatus
+from router.pools.creating import Creator
 from router.pools.deadlines import Deadlines
 from router.pools.holders import ROUTER, Holder
 from router.pools.lent import Lent
 from router.pools.opening import Opener
-from router.pools.reaper import Reaper
+from router.pools.reaper import Reaper, farewell
+from router.pools.scarcity import Scarcity
 from router.pools.telling import PoolTeller
 from router.pools.waiting import Answer, Turn
 from router.statements import Dirt
@@ -57,15 +58,32 @@ class Pool:
         self.deadlines = deadlines
         self.clock = clock
         self._teller = PoolTeller(endpoint, driver.name, emit, wall)
-        self._opener = Opener(
-            endpoint, driver, limits.lifetime, reaper=reaper, teller=self._teller, clock=clock, rng=rng
+        self._opener = Opener(endpoint, driver, reaper)
+        self._creator = Creator(
+            endpoint,
+            self._opener,
+            limits.lifetime,
+            reaper=reaper,
+            teller=self._teller,
+            clock=clock,
+            rng=rng,
         )
         self._reaper = reaper
         self._clock = clock
         self._idle: deque[Connection] = deque()  # the most recently used at the right end
         self._used = Lent()
         self._warming = True  # until a connection that nobody waits for could not be opened
-        self._admission = Admission(limits.max, self._opener.refusals)
+        self._admission = Admission(limits.max, self._creator.refusals)
+        self._scarcity = Scarcity(
+            endpoint.node,
+            limits,
+            self._admission,
+            self._creator,
+            self._idle,
+            self._used,
+            deadlines,
+            clock,
+        )
 
     # --- lending -----------------------------------------------------------------------------------------
 
@@ -138,7 +156,7 @@ class Pool:
 
     async def _wait(self, deadline: float, asked: float, holder: Holder, *, first: bool) -> Answer:
         """Stand in the queue until a connection or a slot is handed over."""
-        error = None if first else self._no_use_to_wait()
+        error = None if first else self._scarcity.refusal()
         if error is not None:
             raise error
         left = deadline - self._clock()
@@ -146,34 +164,8 @@ class Pool:
         if isinstance(answer, RouterError):
             raise answer
         if answer is Turn.LATE:
-            raise self._timeout(asked)
+            raise self._scarcity.timed_out(asked)
         return answer
-
-    def _no_use_to_wait(self) -> RouterError | None:
-        """Return why waiting makes no sense: nothing can come free, or too many wait already."""
-        limits, queue = self.limits, self._admission.queue
-        if not self._admission.size:  # nothing may be opened now either
-            self._opener.look_at_password()
-            return self._opener.refusals.error()
-        if len(self._used) == limits.max and self._used.all_wait(
-            asyncio.current_task(), queue, self.deadlines
-        ):
-            return scarcity.deadlocked(self.endpoint.node, limits.max, self._held())
-        if len(queue) >= limits.waiting:
-            return scarcity.full(self.endpoint.node, self._busy, limits.max, len(queue), self._held())
-        return None
-
-    def _timeout(self, asked: float) -> RouterError:
-        waiting = len(self._admission.queue) + 1  # who ran out of time has left the queue
-        node, most, refusal = self.endpoint.node, self.limits.max, self._opener.refusals.error()
-        return scarcity.timed_out(node, asked, self._busy, most, waiting, self._held(), refusal)
-
-    @property
-    def _busy(self) -> int:
-        return self._admission.size - len(self._idle)
-
-    def _held(self) -> list[tuple[float, Holder]]:
-        return self._used.held(self._clock())
 
     # --- opening -----------------------------------------------------------------------------------------
 
@@ -184,7 +176,7 @@ class Pool:
             self._admission.vacate()
             return PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
         try:
-            opened = await self._opener.open(min(connect, left))
+            opened = await self._creator.make(min(connect, left))
         except BaseException:
             self._admission.vacate()
             raise
@@ -249,7 +241,7 @@ class Pool:
     def _retire(self, connection: Connection, reason: str) -> None:
         """Close in the background; the slot is free at once."""
         self._forget(connection, reason)
-        self._reaper.submit(lambda: _close(connection), connection.terminate)
+        self._reaper.submit(lambda: farewell(connection, _CLEANUP), connection.terminate)
 
     def _drop(self, connection: Connection, reason: str = "broken") -> None:
         """Close at once, as for what the server has closed: our end of the socket is still open."""
@@ -316,6 +308,39 @@ class Pool:
             self.limits.max,
         )
 
+    def drain(self) -> None:
+        """Close idle connections now and lent ones when they come back: the server has another role."""
+        self._leave()
+        for connection in self._used:
+            connection.dirt = Dirt.DISCARD
+
+    def abort(self) -> None:
+        """Cut all connections, so that who waits for the server's answer need not: it does not answer."""
+        self._leave()
+        self._opener.cancel(self._left_error())
+        for connection in self._used:
+            connection.terminate()
+
+    def relocate(self, addresses: frozenset[str]) -> None:
+        """Let go of connections to an address that the server's name does not lead to any more."""
+        for connection in [each for each in self._idle if each.peer not in (None, *addresses)]:
+            self._idle.remove(connection)
+            self._retire(connection, "moved")
+        for connection in self._used:
+            if connection.peer not in (None, *addresses):
+                connection.dirt = Dirt.DISCARD
+
+    def _leave(self) -> None:
+        while self._idle:
+            self._retire(self._idle.pop(), "left")
+        self._admission.dismiss(self._left_error)
+
+    def _left_error(self) -> ConnectError:
+        node = self.endpoint.node
+        return ConnectError(f"{node.label} does not answer, or has another role than {node.role} now").at(
+            cluster=node.cluster, node=node.name
+        )
+
     def _closed_error(self) -> RouterClosed:
         return RouterClosed(f"the pool of {self.endpoint.node.label} is closed. Open a new router")
 
@@ -327,10 +352,10 @@ class Pool:
     def shut(self) -> None:
         """Refuse new work; close what is idle, give up on what is being opened, and tell who waits."""
         self.closed = True
-        self._admission.close(self._closed_error)
+        self._admission.dismiss(self._closed_error)
         while self._idle:
             self._retire(self._idle.pop(), "closed")
-        self._opener.cancel()
+        self._opener.cancel(self._closed_error())
 
     async def close(self, timeout: float) -> int:
         """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
@@ -350,7 +375,7 @@ class Pool:
         """Close all lent connections at once, whatever runs on them; return how many there were."""
         left = list(self._used)
         if left:
-            self._teller.cut(self._held())
+            self._teller.cut(self._used.held(self._clock()))
         self.leftovers += len(left)
         for connection in left:
             del self._used[connection]
@@ -369,12 +394,3 @@ class Pool:
         self._idle.clear()
         self._used.clear()
         return [found for connection in left if (found := connection.detach()) is not None]
-
-
-async def _close(connection: Connection) -> None:
-    try:
-        await connection.close(_CLEANUP)
-    except BaseException as exc:
-        connection.terminate()
-        if not isinstance(exc, Exception):
-            raise

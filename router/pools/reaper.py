@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from router.drivers.driver import Connection
+
 _MOST = 1_000  # clean-ups under way at once; past that connections are cut without a good-bye
 
 
@@ -60,3 +62,13 @@ class Reaper:
         if late:
             await asyncio.wait(late, timeout=1)
         return len(late)
+
+
+async def farewell(connection: Connection, timeout: float) -> None:
+    """Close a connection in order, or if that fails or takes too long, at once."""
+    try:
+        await connection.close(timeout)
+    except BaseException as exc:
+        connection.terminate()
+        if not isinstance(exc, Exception):
+            raise

@@ -14,6 +14,7 @@ from router.pools.bounds import Limits, PoolStatus
 from router.pools.deadlines import Deadlines
 from router.pools.pool import Pool
 from router.pools.reaper import Reaper
+from router.topology import Node
 
 _FAREWELL = 1.0  # seconds for orderly good-byes when the grace is used up
 _SWEEP = 5.0  # seconds between sweeps for idle connections, jittered
@@ -29,14 +30,15 @@ class Pools:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: random.Random,
+        suspect: Callable[[Node], None] = lambda node: None,
     ) -> None:
         self._emit = emit
         self._clock = clock
         self._wall = wall
         self._rng = rng
-        self._reaper = Reaper()
-        self._deadlines = Deadlines(clock)
-        self._pools: dict[tuple[str, str, str], Pool] = {}
+        self.reaper = Reaper()
+        self._deadlines = Deadlines(clock, suspect)
+        self._pools: dict[tuple[str, str, str, str], Pool] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
         self._kept: list[Any] = []  # what a forked child must not finalize
@@ -46,7 +48,8 @@ class Pools:
 
         Raises RouterClosed after close: a pool made then would never be closed.
         """
-        key = (endpoint.node.label, endpoint.database, endpoint.login.username)
+        node = endpoint.node
+        key = (node.label, node.role, endpoint.database, endpoint.login.username)
         found = self._pools.get(key)
         if found is None:
             if self._closed:
@@ -55,7 +58,7 @@ class Pools:
                 endpoint,
                 driver,
                 limits,
-                reaper=self._reaper,
+                reaper=self.reaper,
                 deadlines=self._deadlines,
                 emit=self._emit,
                 clock=self._clock,
@@ -80,6 +83,24 @@ class Pools:
                     pool.drop_idle()
             raise
 
+    def leave(self, node: Node) -> None:
+        """Give up what is open to a server in its role; what runs there comes to its end."""
+        for pool in self._pools.values():
+            if pool.endpoint.node is node:
+                pool.drain()
+
+    def abort(self, node: Node) -> None:
+        """Cut all that is open to a server, in whatever role it was opened."""
+        for pool in self._pools.values():
+            if pool.endpoint.node.label == node.label:
+                pool.abort()
+
+    def relocate(self, node: Node, addresses: frozenset[str]) -> None:
+        """Let go of connections to where the server's name does not lead any more."""
+        for pool in self._pools.values():
+            if pool.endpoint.node.label == node.label:
+                pool.relocate(addresses)
+
     def status(self) -> tuple[PoolStatus, ...]:
         """Return the numbers of all pools."""
         return tuple(pool.status() for pool in self._pools.values())
@@ -98,7 +119,7 @@ class Pools:
             await self._stop_sweeping()
             await asyncio.gather(*(pool.close(end - loop.time()) for pool in self._pools.values()))
             self._deadlines.close()
-            await self._reaper.drain(max(end - loop.time(), _FAREWELL))
+            await self.reaper.drain(max(end - loop.time(), _FAREWELL))
         except BaseException:
             self.cut()
             raise
@@ -121,7 +142,7 @@ class Pools:
         for pool in self._pools.values():
             pool.shut()
             pool.cut()
-        self._reaper.cancel()
+        self.reaper.cancel()
         self._deadlines.close()
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -2,52 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sized
 
 from router.errors import PoolDeadlock, PoolFull, PoolTimeout, RouterError
-from router.pools.holders import Holder, listed
+from router.pools.admission import Admission
+from router.pools.bounds import Limits
+from router.pools.creating import Creator
+from router.pools.deadlines import Deadlines
+from router.pools.holders import listed
+from router.pools.lent import Lent
 from router.topology import Node
 
-Held = Sequence[tuple[float, Holder]]  # seconds and who
 
+class Scarcity:
+    """Judge one pool's want of connections; ``clock`` is monotonic, in seconds."""
 
-def _at(error: RouterError, node: Node) -> RouterError:
-    return error.at(cluster=node.cluster, node=node.name)
+    def __init__(
+        self,
+        node: Node,
+        limits: Limits,
+        admission: Admission,
+        creator: Creator,
+        idle: Sized,
+        lent: Lent,
+        deadlines: Deadlines,
+        clock: Callable[[], float],
+    ) -> None:
+        self._node = node
+        self._limits = limits
+        self._admission = admission
+        self._creator = creator
+        self._idle = idle
+        self._lent = lent
+        self._deadlines = deadlines
+        self._clock = clock
 
+    def refusal(self) -> RouterError | None:
+        """Return why it makes no sense to wait: nothing can come free, or too many wait already."""
+        limits, queue = self._limits, self._admission.queue
+        if not self._admission.size:  # nothing may be opened now either
+            self._creator.look_at_password()
+            return self._creator.refusals.error()
+        if len(self._lent) == limits.max and self._lent.all_wait(
+            asyncio.current_task(), queue, self._deadlines
+        ):
+            return self._deadlocked()
+        return self._full() if len(queue) >= limits.waiting else None
 
-def timed_out(
-    node: Node, asked: float, used: int, most: int, waiting: int, held: Held, refusal: RouterError | None
-) -> RouterError:
-    """Return the error of who waited ``asked`` seconds in vain, as one of ``waiting``."""
-    text = (
-        f"no connection to {node.label} came free within {asked:.3g} s: {used} of {most} in use, "
-        f"{waiting} waiting. Raise connections.max, or find who holds them for so long. "
-        f"Held by {listed(held)}"
-    )
-    if refusal is not None:
-        text += f". No more can be opened: {refusal.message}"
-    return _at(PoolTimeout(text), node)
+    def _deadlocked(self) -> RouterError:
+        return self._at(
+            PoolDeadlock(
+                f"each of the {self._limits.max} connections to {self._node.label} is held by a task that "
+                "waits for another one, so none can come free. Run the inner statement in the transaction "
+                f"that is open already, or end that one first. Held by {self._held_by()}"
+            )
+        )
 
+    def _full(self) -> RouterError:
+        return self._at(
+            PoolFull(
+                f"{len(self._admission.queue)} tasks wait for a connection to {self._node.label} already, "
+                f"and {self._in_use()}. Send fewer requests at once, or raise connections.max "
+                f"or connections.waiting. Held by {self._held_by()}"
+            )
+        )
 
-def full(node: Node, used: int, most: int, waiting: int, held: Held) -> RouterError:
-    """Return the error of who may not even wait."""
-    return _at(
-        PoolFull(
-            f"{waiting} tasks wait for a connection to {node.label} already, "
-            f"and {used} of {most} are in use. Send fewer requests at once, or raise connections.max "
-            f"or connections.waiting. Held by {listed(held)}"
-        ),
-        node,
-    )
+    def timed_out(self, asked: float) -> RouterError:
+        """Return the error of who waited ``asked`` seconds in vain, and has left the queue."""
+        text = (
+            f"no connection to {self._node.label} came free within {asked:.3g} s: {self._in_use()}, "
+            f"{len(self._admission.queue) + 1} waiting. Raise connections.max, or find who holds them for so "
+            f"long. Held by {self._held_by()}"
+        )
+        refusal = self._creator.refusals.error()
+        if refusal is not None:
+            text += f". No more can be opened: {refusal.message}"
+        return self._at(PoolTimeout(text))
 
+    def _in_use(self) -> str:
+        return f"{self._admission.size - len(self._idle)} of {self._limits.max} in use"
 
-def deadlocked(node: Node, most: int, held: Held) -> RouterError:
-    """Return the error of who would close the circle of tasks that wait for one another."""
-    return _at(
-        PoolDeadlock(
-            f"each of the {most} connections to {node.label} is held by a task that waits for another one, "
-            "so none can come free. Run the inner statement in the transaction that is open already, "
-            f"or end that one first. Held by {listed(held)}"
-        ),
-        node,
-    )
+    def _held_by(self) -> str:
+        return listed(self._lent.held(self._clock()))
+
+    def _at(self, error: RouterError) -> RouterError:
+        return error.at(cluster=self._node.cluster, node=self._node.name)
