@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from router.balancing import Policy, choose
-from router.drivers.driver import Connection, Driver, Endpoint, Login
+from router.budget import RetryBudget
+from router.drivers.driver import Connection, Driver, Endpoint, Login, Rules
 from router.errors import MissingExtra
 from router.health import Health
 from router.pools.lease import Lease
@@ -30,6 +31,7 @@ class Access:
     login: Login
     tls: Any  # what Endpoint.tls takes
     limits: Limits
+    rules: Rules = field(default_factory=Rules)
 
 
 class Backend:
@@ -53,7 +55,10 @@ class Backend:
         self.health = Health(cluster, clock)
         self.volatility = Volatility(clock) if driver.dialect is Dialect.POSTGRESQL else None
         self.refused: dict[str, None] = {}  # texts that a replica refused as writes, oldest first
+        self.requests = 0  # ever asked for, units of work included; read when a retry is wanted
+        self.pooled = access[cluster.primary].rules.pooled
         self.clock = clock
+        self._budget = RetryBudget(clock())
         self._access = access
         self._pools = pools
         self._policy = policy
@@ -66,6 +71,10 @@ class Backend:
         self._choices += 1
         return choose(self._policy, candidates, self.health.load, self._rng, self._choices)
 
+    def may_retry(self) -> bool:
+        """Take one of the retries that the cluster may still make; tell whether there was one."""
+        return self._budget.take(self.clock(), self.requests)
+
     def pool(self, node: Node, database: str) -> Pool:
         """Return the pool for a database on a node."""
         access = self._access[node]
@@ -77,6 +86,7 @@ class Backend:
             tls=access.tls,
             options=self.cluster.options,
             extensions=self._extensions,
+            rules=access.rules,
         )
         return self._pools.pool(endpoint, self.driver, access.limits)
 

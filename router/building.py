@@ -11,7 +11,7 @@ from router.balancing import Policy
 from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
 from router.credentials import Credentials
 from router.drivers import tls
-from router.drivers.driver import Login
+from router.drivers.driver import Login, Rules
 from router.drivers.registry import driver_for
 from router.execution import Executor
 from router.pools.pool import Limits
@@ -23,8 +23,12 @@ def backends(
     config: Config, pools: Pools, *, clock: Callable[[], float], rng: random.Random
 ) -> dict[str, Backend]:
     """Return the backend of every cluster, by its name."""
+    longest: dict[str, float] = {}
+    for tenant in config.tenants.values():
+        limit = tenant.settings.statement_timeout
+        longest[tenant.cluster] = max(longest.get(tenant.cluster, limit), limit)
     return {
-        name: backend(name, cluster, config.source, pools, clock=clock, rng=rng)
+        name: backend(name, cluster, config.source, pools, clock=clock, rng=rng, longest=longest.get(name))
         for name, cluster in config.clusters.items()
     }
 
@@ -37,14 +41,16 @@ def backend(
     *,
     clock: Callable[[], float],
     rng: random.Random,
+    longest: float | None = None,
 ) -> Backend:
-    """Return the backend of one cluster."""
+    """Return the backend of one cluster; ``longest`` is the most that a statement of its tenants may take."""
     described = cluster(name, config)
     configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
+    rules = _rules(config, longest)
     access = {
-        node: _access(config, configured[index], folder, node, driver_limit=1)
+        node: _access(config, configured[index], folder, node, rules, driver_limit=1)
         if config.engine == "sqlite"
-        else _access(config, configured[index], folder, node)
+        else _access(config, configured[index], folder, node, rules)
         for index, node in enumerate(described.nodes)
     }
     return Backend(
@@ -79,7 +85,9 @@ def cluster(name: str, config: ClusterConfig) -> Cluster:
         database=config.database or "",
         # a reader over the write-ahead log sees every commit that ended before its statement began
         replicas_current=config.engine == "sqlite",
-        options=config.options,
+        options={**config.options, "server_settings": config.server_settings}
+        if config.server_settings
+        else config.options,
     )
 
 
@@ -96,8 +104,19 @@ def _node(cluster_name: str, config: NodeConfig, role: Role, name: str | None = 
     )
 
 
+def _rules(config: ClusterConfig, longest: float | None) -> Rules:
+    # Later than any client's deadline, so that it ends only what the client could not cancel.
+    wall = None if longest is None else longest + max(1.0, longest / 10)
+    return Rules(wall, config.resolve_commits, config.pooler == "transaction")
+
+
 def _access(
-    config: ClusterConfig, node_config: NodeConfig, folder: Path, node: Node, driver_limit: int | None = None
+    config: ClusterConfig,
+    node_config: NodeConfig,
+    folder: Path,
+    node: Node,
+    rules: Rules,
+    driver_limit: int | None = None,
 ) -> Access:
     login = config.login(node_config, writer=node.role is Role.PRIMARY)
     context = tls.context(
@@ -112,6 +131,7 @@ def _access(
         _login(login),
         context,
         Limits(min(limits.min, most), most, limits.idle, limits.lifetime),
+        rules,
     )
 
 

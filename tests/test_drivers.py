@@ -273,7 +273,7 @@ async def test_an_unreachable_server(engine: Engine) -> None:
     error, heard = await refused(engine, broken(engine, port=port), errors.ConnectError)
     assert str(port) in str(error)
     assert errors.is_connection_lost(error)
-    assert (len(heard.of(RetryScheduled)), len(error.attempts)) == (2, 2)
+    assert (len(heard.of(RetryScheduled)), len(error.attempts)) == (2, 3)
 
 
 @SERVED  # SQLite creates a missing file

@@ -38,6 +38,12 @@ PREDICATES = {
         errors.Deadlock,
         errors.SerializationFailure,
         errors.LockTimeout,
+        errors.TransactionLost,
+        errors.StaleStatement,
+        errors.StatementCancelled,
+        errors.ConnectError,
+        errors.TooManyConnections,
+        errors.ConnectionLost,
     },
 }
 
@@ -127,7 +133,7 @@ def test_text_carries_the_context(kind: type[RouterError]) -> None:
     error.attempts = ("Deadlock on r1",)
     for text in (str(error), repr(error)):
         assert "[tenant=acme schema=analytics cluster=main node=r1 code=40001 fingerprint=f1]" in text
-        assert "earlier attempts: Deadlock on r1" in text
+        assert "(1 attempts: Deadlock on r1)" in text
     assert repr(error).startswith(kind.__name__)
 
 

@@ -28,7 +28,8 @@ ANSWERED = [
     (errors.StatementCancelled, ELSEWHERE, AGAIN, RAISE),
     (errors.ServerError, ELSEWHERE, RAISE, RAISE),
     (errors.StaleStatement, AGAIN, AGAIN, AGAIN),
-    (errors.ReadOnlyViolation, PRIMARY, RAISE, RAISE),
+    (errors.ReadOnlyViolation, PRIMARY, AGAIN, AGAIN),  # on the primary: the roles are changing
+    (errors.TransactionLost, RAISE, RAISE, RAISE),  # of a transaction, never of one statement
     (errors.UniqueViolation, RAISE, RAISE, RAISE),
     (errors.ForeignKeyViolation, RAISE, RAISE, RAISE),
     (errors.NotNullViolation, RAISE, RAISE, RAISE),
@@ -90,6 +91,7 @@ def test_an_undeclared_write_is_never_run_twice(kind: type[RouterError]) -> None
     for sent in (Sent.UNKNOWN, Sent.ANSWERED):
         verdict = judge(make(kind, sent), idempotent=False, on_replica=False)
         refused_before = kind is errors.StaleStatement and sent is Sent.ANSWERED
+        refused_before = refused_before or (kind is errors.ReadOnlyViolation and sent is Sent.ANSWERED)
         assert verdict is (AGAIN if refused_before else RAISE)
 
 
@@ -112,7 +114,8 @@ def test_an_undeclared_write_is_never_run_twice(kind: type[RouterError]) -> None
         (errors.AuthenticationFailed, Sent.NO, False, False),
         (errors.UniqueViolation, Sent.ANSWERED, False, False),
         (errors.TransactionAborted, Sent.ANSWERED, False, False),
-        (errors.ReadOnlyViolation, Sent.ANSWERED, False, False),
+        (errors.ReadOnlyViolation, Sent.ANSWERED, True, True),
+        (errors.TransactionLost, Sent.ANSWERED, True, True),
         (errors.ServerError, Sent.ANSWERED, False, False),
     ],
 )
@@ -166,6 +169,8 @@ class Bench:
         self.given: list[Verdict] = []
         self.judged = 0
         self.verdict = verdict
+        self.left = 10_000  # retries that the budget still has
+        self.denied: list[RouterError] = []
         self.policy = Policy(attempts=attempts, min_wait=0.5, max_wait=8.0)
         self.deadline = deadline
 
@@ -199,9 +204,16 @@ class Bench:
             sleep=self.sleep,
             clock=lambda: self.now,
             rng=random.Random(2),
+            started=100.0,
+            budget=self.take,
             deadline=self.deadline,
             before=self.told.append,
+            denied=self.denied.append,
         )
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
 
 
 def boom(number: int = 0, node: str = "r1") -> RouterError:
@@ -217,13 +229,17 @@ async def test_a_second_attempt_may_succeed() -> None:
 
 
 async def test_attempts_count_the_first_one() -> None:
-    """Three attempts are the failed first and two more; the last error comes out with the earlier listed."""
+    """Three attempts are the failed first and two more; the last error comes out with all of them listed."""
     bench = Bench(attempts=3)
     last = boom(3, node="p")
     with pytest.raises(errors.ConnectError) as caught:
         await bench.run(boom(1, "r1"), boom(2, "r2"), last, "never")
     assert caught.value is last
-    assert caught.value.attempts == ("ConnectError on r1", "ConnectError on r2")
+    first, second, third = caught.value.attempts
+    assert first == "ConnectError on r1 after 0.000 s"
+    assert second.startswith("ConnectError on r2 after 0.")
+    assert third.startswith("ConnectError on p after ")
+    assert "(3 attempts: ConnectError on r1 after 0.000 s; " in str(caught.value)
     assert [retry.attempt for retry in bench.told] == [1, 2]
     assert len(bench.slept) == 2
     assert bench.judged == 3
@@ -302,6 +318,8 @@ async def test_cancelling_while_waiting_ends_it() -> None:
             sleep=asyncio.sleep,
             clock=asyncio.get_running_loop().time,
             rng=random.Random(1),
+            started=asyncio.get_running_loop().time(),
+            budget=lambda: True,
         )
     )
     await asyncio.sleep(0.01)
