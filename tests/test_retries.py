@@ -277,6 +277,44 @@ async def test_the_first_move_to_another_node_does_not_wait() -> None:
     assert bench.slept[0] > 0.0
 
 
+async def test_a_second_refusal_to_write_is_final() -> None:
+    """Roles that are changing explain one refusal by a primary, and the wait before the one further try."""
+    refusals = [errors.ReadOnlyViolation(f"no {number}", code="25006").at(node="p") for number in range(3)]
+    bench = Bench(attempts=10)
+    assert await bench.run(refusals[0], "value") == "value"
+    assert bench.slept[0] > 0.0
+    bench = Bench(attempts=10)
+    with pytest.raises(errors.ReadOnlyViolation) as caught:
+        await bench.run(*refusals, "never")
+    assert caught.value is refusals[1]
+
+
+async def test_an_empty_budget_ends_it() -> None:
+    """No further attempt without budget; what is not wanted, or comes too late, takes none."""
+    bench, error = Bench(), boom()
+    bench.left = 1
+    with pytest.raises(errors.ConnectError, match="not tried again, to spare the cluster") as caught:
+        await bench.run(error, boom(2), "never")
+    assert (len(bench.given), bench.denied) == (1, [caught.value])
+    for bench in (Bench(RAISE), Bench(attempts=1), Bench(deadline=100.0)):
+        bench.left = 0
+        with pytest.raises(errors.ConnectError) as caught:
+            await bench.run(boom(), "never")
+        assert (bench.left, bench.denied) == (0, [])
+        assert "spare" not in str(caught.value)
+
+
+def test_what_a_second_run_cannot_cure_is_not_retryable() -> None:
+    """Who held a transaction open for too long would do it again; a SQLite file has no roles."""
+    slow = make(errors.ConnectionLost)
+    slow.retryable = False  # 25P03, 25P04
+    assert not judge_transaction(slow, commit_sent=False)
+    file = errors.ReadOnlyViolation("boom", code="SQLITE_READONLY")
+    assert not judge_transaction(file, commit_sent=False)
+    assert judge(file, idempotent=True, on_replica=False) is RAISE
+    assert judge(file, idempotent=True, on_replica=True) is PRIMARY
+
+
 @pytest.mark.parametrize("left", [0.0, 0.3, 2.0, 10.0])
 async def test_no_wait_ends_past_the_deadline(left: float) -> None:
     """However many attempts are allowed, none begins after the deadline."""

@@ -35,7 +35,6 @@ _CLASSES: dict[str, type[RouterError]] = {
     "3F": errors.InvalidStatement,
     "53": errors.ServerError,
     "53300": errors.TooManyConnections,
-    "53400": errors.TooManyConnections,
     "55": errors.DatabaseError,
     "55006": errors.LockTimeout,
     "55P03": errors.LockTimeout,
