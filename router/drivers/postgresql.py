@@ -256,8 +256,6 @@ class PostgresqlDriver(Driver):
         from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
         adapt: Any = AsyncAdapt_asyncpg_connection
-        if isinstance(connection, PostgresqlConnection) and connection.pooled:
-            return adapt(dialect.loaded_dbapi, connection.driver_connection, 0, lambda: "")
         return adapt(dialect.loaded_dbapi, connection.driver_connection)
 
 
