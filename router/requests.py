@@ -11,7 +11,13 @@ from typing import Any
 from router import retries
 from router.backend import Target
 from router.consistency import Consistency
-from router.errors import CommitOutcomeUnknown, ParameterError, RouterError, Sent, StatementError
+from router.errors import (
+    CommitOutcomeUnknown,
+    ParameterError,
+    ReadOnlyViolation,
+    RouterError,
+    StatementError,
+)
 from router.lexer import check_characters
 from router.pooling import refusal
 from router.pools.lease import Lease
@@ -76,8 +82,8 @@ class Request:
 
     def judge(self, error: RouterError, *, on_replica: bool) -> Verdict:
         """Judge a failed attempt at this request."""
-        part = self.statement.kind is Kind.OTHER and error.sent is not Sent.NO and not self.repeatable
-        if part and not on_replica:
+        refused = isinstance(error, ReadOnlyViolation) and not on_replica
+        if refused and self.statement.kind is Kind.OTHER and not self.repeatable:
             # a script, a procedure: what came before the statement that was refused may have been applied
             return Verdict.RAISE
         return retries.judge(error, idempotent=self.repeatable, on_replica=on_replica)

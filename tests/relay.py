@@ -25,6 +25,7 @@ class Relay:
         self.target = target
         self.loss = Loss.NONE
         self.port = 0
+        self.dark = False  # whether all other connections end with the loss, and new ones are refused
         self.lost = asyncio.Event()
         self.let_go = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,6 +80,10 @@ class Relay:
         if loss is Loss.ANSWER:
             far_writer.write(data)
             await reader.read(65536)  # the server has answered
+        if self.dark:  # before anybody can ask
+            self.target = 1
+            for task in self._tasks - {asyncio.current_task()}:  # type: ignore[arg-type]
+                task.cancel()
         self.lost.set()
         writer.close()
         if loss is Loss.LATE:

@@ -12,7 +12,7 @@ from router import Router, errors
 from router.config import parse
 from router.drivers.driver import Outcome
 from router.drivers.postgresql_outcomes import judge, told
-from router.errors import CommitOutcomeUnknown, TransactionLost
+from router.errors import CommitOutcomeUnknown, ReadOnlyViolation, TransactionLost
 from router.events import (
     CommitResolved,
     CommitUnknown,
@@ -116,6 +116,8 @@ async def test_a_commit_whose_answer_is_lost_is_found_committed(engine: Engine) 
         assert len(place.heard.of(TransactionCommitted)) == 1
         assert place.heard.of(CommitUnknown) == []
         assert place.session.wrote
+        metrics = place.router.metrics.render().decode()
+        assert 'router_commits_resolved_total{cluster="main",outcome="committed"} 1.0' in metrics
 
 
 @only("postgresql")
@@ -247,6 +249,20 @@ async def test_the_number_is_learned_with_the_begin(engine: Engine) -> None:
             assert await tx.fetch_value("SELECT pg_current_xact_id_if_assigned()") is None
 
 
+@only("postgresql")
+async def test_a_primary_that_is_a_replica_is_noticed_at_the_begin(engine: Engine) -> None:
+    """A replica gives no numbers away: before anything is sent that could be lost (fault case 8)."""
+    replica = engine.server.replicas[0]
+    await engine.settle()
+    node = {"primary": {"host": replica.host, "port": replica.port}, "replicas": []}
+    async with engine.open(cluster={**node, "resolve_commits": True}) as router:
+        with pytest.raises(ReadOnlyViolation) as caught:
+            async with router.session("acme").transaction():
+                pytest.fail("it has begun")
+        assert caught.value.code == "25006"
+        assert len(caught.value.attempts) == 2
+
+
 # --- a server that crashes or is replaced ----------------------------------------------------------------
 
 
@@ -290,6 +306,7 @@ async def test_numbers_that_were_handed_out_again_are_not_ours(
     cluster.wait_for_replicas()
     async with Relay(old.port).listen() as relay, Router.open(behind(relay, cluster)) as router:
         # 1: the commit arrives, the server crashes, recovers, and knows it; but it could be anybody's
+        relay.dark = True
         stopped = asyncio.create_task(_crash(relay, old))
         with pytest.raises(CommitOutcomeUnknown) as caught:
             await lose(router, relay)
@@ -313,11 +330,11 @@ async def _crash(relay: Relay, server: Any) -> None:
     relay.lost.clear()
     await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.start)
+    relay.target = server.port
 
 
 async def _replace(relay: Relay, old: Any, new: Any) -> None:
     await relay.lost.wait()
-    relay.target = 1  # nobody is there to ask
     await asyncio.to_thread(old.kill)
     await asyncio.to_thread(new.start)
     await asyncio.to_thread(new.promote)

@@ -115,8 +115,9 @@ class Bench(SimpleNamespace):
 
     async def until(self, sql: str) -> None:
         """Wait until the server answers with something other than nothing or 0."""
-        while (await asyncio.to_thread(self.run, sql)) in ("", "0"):  # noqa: ASYNC110 - of the server
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while (await asyncio.to_thread(self.run, sql)) in ("", "0"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -251,18 +252,10 @@ async def pg_53400(b: Bench) -> RouterError:
         b.run(f"ALTER DATABASE {b.database} RESET ALL; ALTER DATABASE {b.database} SET deadlock_timeout = 30")
 
 
-async def wrong(b: Bench, **change: Any) -> RouterError:
-    """Return the error of a router with another database or password."""
-    config = b.engine.cluster()
-    login = {**b.engine.login("router_app"), "password": "wrong"} if "password" in change else None  # type: ignore[attr-defined]
-    cluster = {"replicas": [], **({"credentials": {"writer": login}} if login else {})}
-    assert config
-    async with b.engine.open(cluster=cluster) as router:
-        return await failing(router.fetch_all("SELECT 1", tenant="acme"))
-
-
 async def bad_password(b: Bench) -> RouterError:
-    return await wrong(b, password=True)
+    login = {**b.engine.login("router_app"), "password": "wrong"}  # type: ignore[attr-defined]
+    async with b.engine.open(cluster={"credentials": {"writer": login}}) as router:
+        return await failing(in_tx(b, "SELECT 1", router=router))
 
 
 async def pg_3d000(b: Bench) -> RouterError:
