@@ -63,7 +63,7 @@ def comments(source: str) -> dict[str, str]:
 def reason_table() -> str:
     """Return every reason with the node that it leads to."""
     said = comments(inspect.getsource(reasons.Reason))
-    replica = {"read", "declared_read", "read_transaction"}
+    replica = {"read", "declared_read", "read_transaction", "late_replica"}
     return table(
         ("reason", "goes to", "because"),
         (
@@ -317,6 +317,33 @@ def _shown_before(model: type[Section]) -> set[type[Section]]:
     return set(sections(RouterFile)) if model is TenantFile else set()
 
 
+# --- faults ----------------------------------------------------------------------------------------------
+
+_CASES = re.compile(r"\(fault cases? ([0-9, ]+)\)")
+_TEST = re.compile(r'^(?:async )?def (test_\w+)\(.*?\) -> None:\n    """(.*?)"""', re.DOTALL | re.MULTILINE)
+
+
+def tests_of_faults() -> dict[int, list[str]]:
+    """Return the tests that name each fault in their docstring, as file and name."""
+    found: dict[int, list[str]] = {}
+    for file in sorted((DOCS.parent / "tests").glob("test_*.py")):
+        for name, text in _TEST.findall(file.read_text(encoding="utf-8")):
+            for numbers in _CASES.findall(text):
+                for number in numbers.split(","):
+                    found.setdefault(int(number), []).append(f"{file.stem}::{name}")
+    return found
+
+
+def fault_table() -> str:
+    """Return every fault, what requests see of it, and the tests that provoke it."""
+    tests = tests_of_faults()
+    rows = (
+        (str(number), escaped(what), escaped(seen), " ".join(f"`{each}`" for each in tests.get(number, ())))
+        for number, (what, seen) in words.FAULTS.items()
+    )
+    return table(("", "fault", "what requests see", "tests"), rows)
+
+
 # --- pages -----------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -327,6 +354,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "transactions": transaction_retry_table,
     "events": event_tables,
     "metrics": metric_table,
+    "faults": fault_table,
     "router_file": lambda: key_tables(RouterFile),
     "tenant_file": lambda: key_tables(TenantFile),
 }

@@ -22,6 +22,7 @@ ERRORS = {
     "AuthenticationFailed": "Correct the user name or the password.",
     "DatabaseNotFound": "Create the database, schema or file, or correct the tenant's configuration.",
     "TooManyConnections": "Lower `connections.max`, or raise the limit of the server.",
+    "NoPrimary": "Promote a replica or bring the primary back; the message says what each server says.",
     "ConnectionLost": "Reads were tried elsewhere already. For a whole transaction use `session.run()`.",
     "CommitOutcomeUnknown": "Read whether it was applied, by a key of the request's own; then decide.",
     "DatabaseError": "The statement was refused; look at `code`.",
@@ -48,6 +49,7 @@ ERRORS = {
 # What can fail: in words, the classes that this means, and ``sent`` where it is not that of the class.
 FAILURES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("no connection", ("ConnectError", "TooManyConnections"), None),
+    ("no primary, after waiting for one", ("NoPrimary",), None),
     ("wrong user or password", ("AuthenticationFailed",), None),
     ("no such database or schema", ("DatabaseNotFound",), None),
     ("no connection came free in time", ("PoolTimeout",), None),
@@ -72,6 +74,9 @@ SECTIONS = {
     "LoginConfig": "clusters.NAME.credentials.writer and .reader",
     "TlsConfig": "clusters.NAME.tls",
     "ConnectionsConfig": "clusters.NAME.connections",
+    "LagConfig": "clusters.NAME.lag",
+    "ChecksConfig": "clusters.NAME.checks",
+    "FailoverConfig": "clusters.NAME.failover",
     "SettingsConfig": "defaults, and tiers.NAME",
     "TimeoutsConfig": "timeouts",
     "RetriesConfig": "retries",
@@ -102,6 +107,9 @@ KEYS = {
         "credentials": '{writer: {username: app, password: "${env:APP_PASSWORD}"}}',
         "tls": "{mode: verify-full, ca: certificates/ca.pem}",
         "connections": "{min: 2, max: 20}",
+        "lag": "{max_time: 5s, max_bytes: 16MiB}",
+        "checks": "{interval: 1s, timeout: 500ms}",
+        "failover": "{hold: 20s}",
         "balancing": "round_robin",
         "extensions": "[public]",
         "options": "{statement_cache_size: 200}",
@@ -124,6 +132,7 @@ KEYS = {
     "CredentialsConfig": {
         "writer": '{username: app, password: "${env:APP_PASSWORD}"}',
         "reader": '{username: app_ro, password: "${env:APP_RO_PASSWORD}"}',
+        "monitor": '{username: app_monitor, password: "${env:APP_MONITOR_PASSWORD}"}',
     },
     "LoginConfig": {"username": "app", "password": '"${env:APP_PASSWORD}"'},
     "TlsConfig": {
@@ -133,6 +142,9 @@ KEYS = {
         "key": "certificates/app.key",
     },
     "ConnectionsConfig": {"min": "2", "max": "20", "idle": "5m", "lifetime": "1h"},
+    "LagConfig": {"max_time": "5s", "max_bytes": "16MiB"},
+    "ChecksConfig": {"interval": "1s", "timeout": "500ms"},
+    "FailoverConfig": {"follow": "false", "hold": "20s", "waiting": "200"},
     "SettingsConfig": _SETTINGS,
     "TimeoutsConfig": {"acquire": "2s", "connect": "3s", "statement": "10s"},
     "RetriesConfig": {"attempts": "5", "min_wait": "10ms", "max_wait": "2s"},
@@ -146,4 +158,105 @@ KEYS = {
         "schemas": "{analytics: acme_analytics}",
         "tier": "enterprise",
     },
+}
+
+# What can go wrong, by the number that the tests name it with, and what requests see of it.
+FAULTS: dict[int, tuple[str, str]] = {
+    1: (
+        "The primary is killed while connections to it lie idle",
+        "Reads go on elsewhere; a write waits for a primary.",
+    ),
+    2: (
+        "The primary is killed in the middle of a transaction",
+        "`ConnectionLost`; `session.run()` runs it whole again.",
+    ),
+    3: (
+        "The answer to a COMMIT is cut",
+        "Found out by the transaction's id, else `CommitOutcomeUnknown`; never repeated.",
+    ),
+    4: (
+        "The connection breaks during a write of its own",
+        "`CommitOutcomeUnknown`; a read is made again elsewhere.",
+    ),
+    5: (
+        "Deadlock or serialization failure",
+        "`session.run()` runs the transaction whole again, within its budget.",
+    ),
+    6: (
+        "MySQL gives up waiting for a lock",
+        "The transaction is over: a later commit cannot keep half of it.",
+    ),
+    7: ("The server ends a session by a timeout of its own", "`ConnectionLost`; the connection is closed."),
+    8: (
+        "A write reaches a read-only server",
+        "Nothing was applied: made again on the primary; the text is remembered.",
+    ),
+    9: ("Two servers take writes", "The newer one gets them; if that cannot be told, none, until it can."),
+    10: ("A switchover in order", "Old connections go, new ones come bit by bit; writes wait meanwhile."),
+    11: ("A replica falls behind", "Left out within one probe of its limit; back when it has caught up."),
+    12: ("The lag of a replica is not known", "It counts as late."),
+    14: (
+        "The position of a commit lies past a page header",
+        "Taken back to the page: a replica can reach it.",
+    ),
+    15: ("A replica is promoted", "Found by asking; writes follow, unless `failover.follow` is off."),
+    17: ("Replay on a replica cancels a query", "Made again elsewhere; no reason to leave the replica out."),
+    18: ("A replica goes back in time", "Left out until it has all that the primary has."),
+    19: (
+        "All replicas are gone",
+        "The primary serves reads; the first replica that answers well comes back.",
+    ),
+    21: ("The primary is idle", "No replica looks late."),
+    22: (
+        "The name of a server leads elsewhere, or nowhere for a while",
+        "Asked anew for each connection; open ones go on.",
+    ),
+    23: (
+        "Bytes vanish: nothing is refused, nothing is answered",
+        "The request ends in its own time; the connection is closed.",
+    ),
+    24: ("Connecting hangs, or TLS does", "`timeouts.connect` ends it, whatever else waits."),
+    25: (
+        "The server has no connection left to give",
+        "Those there are serve on; new attempts wait longer and longer.",
+    ),
+    26: (
+        "A certificate is expired or of another host",
+        "Refused with the reason; nothing is sent in plain text.",
+    ),
+    27: ("A schema change makes prepared statements invalid", "Prepared again, outside of transactions."),
+    28: (
+        "PgBouncer in transaction mode stands before the server",
+        "`pooler: transaction` keeps to what it can do.",
+    ),
+    29: (
+        "The pool is exhausted",
+        "First come, first served, in a bounded queue; `PoolTimeout` says who holds what.",
+    ),
+    30: ("A tenant holds all that it can", "Others wait no longer than for their turn."),
+    33: ("Every node fails", "A budget bounds what is made again."),
+    34: ("A connection is never given back", "Told once, with the place in the code that took it."),
+    35: ("All connections reach their end of life", "Not at the same moment."),
+    36: (
+        "Tasks that hold connections wait for more of them",
+        "`PoolDeadlock` at once instead of a wait in vain.",
+    ),
+    37: (
+        "Cancellation, at any point",
+        "It goes through; no connection is lost, no row goes to somebody else.",
+    ),
+    38: (
+        "Cancellation during COMMIT",
+        "The answer is waited for, for a moment; else the outcome is unknown.",
+    ),
+    39: ("A stream is left half read", "The connection is closed, the query ended on the server."),
+    40: ("Use from a second event loop", "`WrongEventLoop`."),
+    41: ("A fork", "`WrongProcess` in the child; the parent is not disturbed."),
+    42: ("Two tasks on one connection", "`ConcurrentUse`."),
+    43: (
+        "Shutdown under load, signalled twice",
+        "Work ends within its grace, what is left is named; a second close waits.",
+    ),
+    44: ("The wall clock jumps", "Nothing: only the monotonic clock measures."),
+    45: ("A router is forgotten without close", "`ResourceWarning`; the sockets are closed."),
 }

@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from router.addresses import Addresses
 from router.balancing import Policy, choose
 from router.budget import RetryBudget
-from router.drivers.driver import Connection, Driver, Endpoint, Login, Rules
+from router.drivers.driver import Connection, Driver, Endpoint, Login, Setup
 from router.errors import MissingExtra
 from router.health import Health
+from router.holding import Holding, Patience
 from router.pools.lease import Lease
 from router.pools.pool import Limits, Pool
 from router.pools.registry import Pools
+from router.probing import Prober
 from router.statements import Dialect, Statement, Statements
 from router.tenants import Placement
-from router.topology import Cluster, Node
+from router.topology import Cluster, Node, Role
 from router.volatility import Volatility
 
 _REFUSED = 1_000  # texts remembered that a replica refused
@@ -26,12 +29,18 @@ _REFUSED = 1_000  # texts remembered that a replica refused
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Say how to connect to one node."""
+    """Say how to connect to one server, whatever its role."""
 
-    login: Login
+    writer: Login
+    reader: Login
+    monitor: Login | None  # None: whoever serves the node's requests
     tls: Any  # what Endpoint.tls takes
     limits: Limits
-    rules: Rules = field(default_factory=Rules)
+    setup: Setup = field(default_factory=Setup)
+
+    def login(self, role: Role) -> Login:
+        """Return who serves requests on the node in a role."""
+        return self.writer if role is Role.PRIMARY else self.reader
 
 
 class Backend:
@@ -41,10 +50,12 @@ class Backend:
         self,
         cluster: Cluster,
         driver: Driver,
-        access: Mapping[Node, Access],
+        access: Mapping[str, Access],
         pools: Pools,
+        health: Health,
         *,
         policy: Policy,
+        patience: Patience,
         extensions: tuple[str, ...],
         clock: Callable[[], float],
         rng: random.Random,
@@ -52,11 +63,12 @@ class Backend:
         self.cluster = cluster
         self.driver = driver
         self.statements = Statements(driver.dialect)
-        self.health = Health(cluster, clock)
+        self.health = health
+        self.holding = Holding(health, patience, clock)
         self.volatility = Volatility(clock) if driver.dialect is Dialect.POSTGRESQL else None
         self.refused: dict[str, None] = {}  # texts that a replica refused as writes, oldest first
         self.requests = 0  # ever asked for, units of work included; read when a retry is wanted
-        self.pooled = access[cluster.primary].rules.pooled
+        self.pooled = access[cluster.primary.name].setup.pooled
         self.clock = clock
         self._budget = RetryBudget(clock())
         self._access = access
@@ -65,6 +77,11 @@ class Backend:
         self._extensions = extensions
         self._rng = rng
         self._choices = 0
+        self._database = cluster.database  # one that probes may connect to
+        self._prober = Prober(health, driver, self._probed, pools.reaper, clock)
+        self._addresses = Addresses(health, pools.relocate, rng)
+        health.moved = pools.leave
+        health.silent = pools.abort
 
     def choose(self, candidates: tuple[Node, ...]) -> Node:
         """Return the candidate to use now."""
@@ -75,20 +92,43 @@ class Backend:
         """Take one of the retries that the cluster may still make; tell whether there was one."""
         return self._budget.take(self.clock(), self.requests)
 
+    async def look(self, database: str, deadline: float) -> None:
+        """Have the servers probed, and wait until enough is known to begin; only a first use waits."""
+        self._database = self._database or database
+        self._prober.start()
+        self._addresses.start()
+        rules, now = self.health.rules, self.clock()
+        await self.health.look(max(min(deadline - now, rules.timeout), 0.001))
+
+    async def close(self) -> None:
+        """Stop watching the servers."""
+        await self._addresses.stop()
+        await self._prober.stop()
+
     def pool(self, node: Node, database: str) -> Pool:
         """Return the pool for a database on a node."""
-        access = self._access[node]
-        endpoint = Endpoint(
+        self._database = self._database or database
+        access = self._access[node.name]
+        endpoint = self._endpoint(node, database, access.login(node.role))
+        return self._pools.pool(endpoint, self.driver, access.limits)
+
+    def _endpoint(self, node: Node, database: str, login: Login) -> Endpoint:
+        return Endpoint(
             node,
             database,
-            access.login,
-            readonly=node is not self.cluster.primary,
-            tls=access.tls,
+            login,
+            readonly=node.role is Role.REPLICA,
+            tls=self._access[node.name].tls,
             options=self.cluster.options,
             extensions=self._extensions,
-            rules=access.rules,
+            setup=self._access[node.name].setup,
         )
-        return self._pools.pool(endpoint, self.driver, access.limits)
+
+    def _probed(self, name: str) -> Endpoint:
+        """Return what a probe of a server connects to."""
+        access = self._access[name]
+        node = next(each.node for each in self.health.servers if each.node.name == name)
+        return self._endpoint(node, self._database, access.monitor or access.login(node.role))
 
     async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
         """Return a lease of a pool, whatever tenant its connection is bound to."""

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from router import events
 from router.backend import Access, Backend
 from router.balancing import Policy
 from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
 from router.credentials import Credentials
 from router.drivers import tls
-from router.drivers.driver import Login, Rules
+from router.drivers.driver import Login, Setup
 from router.drivers.registry import driver_for
 from router.execution import Executor
+from router.health import Health
+from router.holding import Patience
 from router.pools.pool import Limits
 from router.pools.registry import Pools
+from router.servers import Rules
+from router.standing import Limits as Lateness
 from router.topology import Cluster, Node, Role
+
+_QUICK = 0.1  # seconds between probes after a sign of change
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Hold the two clocks: only the monotonic one measures, the other dates what is told."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
 
 
 def backends(
-    config: Config, pools: Pools, *, clock: Callable[[], float], rng: random.Random
+    config: Config, pools: Pools, emit: Callable[[events.Event], None], clocks: Clocks, rng: random.Random
 ) -> dict[str, Backend]:
     """Return the backend of every cluster, by its name."""
     longest: dict[str, float] = {}
@@ -28,7 +44,7 @@ def backends(
         limit = tenant.settings.statement_timeout
         longest[tenant.cluster] = max(longest.get(tenant.cluster, limit), limit)
     return {
-        name: backend(name, cluster, config.source, pools, clock=clock, rng=rng, longest=longest.get(name))
+        name: backend(name, cluster, config.source, pools, emit, clocks, rng, longest.get(name))
         for name, cluster in config.clusters.items()
     }
 
@@ -38,30 +54,52 @@ def backend(
     config: ClusterConfig,
     folder: Path,
     pools: Pools,
-    *,
-    clock: Callable[[], float],
+    emit: Callable[[events.Event], None],
+    clocks: Clocks,
     rng: random.Random,
     longest: float | None = None,
 ) -> Backend:
     """Return the backend of one cluster; ``longest`` is the most that a statement of its tenants may take."""
-    described = cluster(name, config)
+    described, driver = cluster(name, config), driver_for(config.engine)
     configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
-    rules = _rules(config, longest)
+    setup = _setup(config, longest)
     access = {
-        node: _access(config, configured[index], folder, node, rules, driver_limit=1)
+        node.name: _access(config, configured[index], folder, setup, driver_limit=1)
         if config.engine == "sqlite"
-        else _access(config, configured[index], folder, node, rules)
+        else _access(config, configured[index], folder, setup)
         for index, node in enumerate(described.nodes)
     }
+    health = Health(
+        described,
+        clocks.monotonic,
+        rules=_rules(config),
+        probed=driver.probes,
+        rng=rng,
+        wall=clocks.wall,
+        emit=emit,
+    )
     return Backend(
         described,
-        driver_for(config.engine),
+        driver,
         access,
         pools,
+        health,
         policy=Policy(config.balancing),
+        patience=Patience(config.failover.hold, config.failover.waiting),
         extensions=config.extensions,
-        clock=clock,
+        clock=clocks.monotonic,
         rng=rng,
+    )
+
+
+def _rules(config: ClusterConfig) -> Rules:
+    checks = config.checks
+    return Rules(
+        Lateness(config.lag.max_time, config.lag.max_bytes),
+        checks.interval,
+        checks.timeout,
+        quick=min(_QUICK, checks.interval),
+        follow=config.failover.follow,
     )
 
 
@@ -104,21 +142,20 @@ def _node(cluster_name: str, config: NodeConfig, role: Role, name: str | None = 
     )
 
 
-def _rules(config: ClusterConfig, longest: float | None) -> Rules:
+def _setup(config: ClusterConfig, longest: float | None) -> Setup:
     # Later than any client's deadline, so that it ends only what the client could not cancel.
     wall = None if longest is None else longest + max(1.0, longest / 10)
-    return Rules(wall, config.resolve_commits, config.pooler == "transaction")
+    return Setup(wall, config.resolve_commits, config.pooler == "transaction")
 
 
 def _access(
     config: ClusterConfig,
     node_config: NodeConfig,
     folder: Path,
-    node: Node,
-    rules: Rules,
+    setup: Setup,
     driver_limit: int | None = None,
 ) -> Access:
-    login = config.login(node_config, writer=node.role is Role.PRIMARY)
+    monitor = config.credentials.monitor if config.credentials is not None else None
     context = tls.context(
         config.tls_mode(node_config),
         ca=_file(folder, config.tls.ca),
@@ -128,10 +165,12 @@ def _access(
     limits = config.connections
     most = limits.max if driver_limit is None else driver_limit
     return Access(
-        _login(login),
+        _login(config.login(node_config, writer=True)),
+        _login(config.login(node_config, writer=False)),
+        None if monitor is None else _login(monitor),
         context,
         Limits(min(limits.min, most), most, limits.idle, limits.lifetime),
-        rules,
+        setup,
     )
 
 

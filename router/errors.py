@@ -210,6 +210,10 @@ class TooManyConnections(ConnectError):
     """Report that the server is at its connection limit."""
 
 
+class NoPrimary(ConnectError):
+    """Report that no server of the cluster takes writes; the request was held for one in vain."""
+
+
 class ConnectionLost(RouterError, ConnectionError):
     """Report that an established connection broke; ``sent`` says whether a statement was on its way."""
 

@@ -166,3 +166,22 @@ class CommitResolved(Event):
     transaction_id: str
     committed: bool
     duration: float  # of finding out
+
+
+@dataclass(slots=True)
+class ReplicaChanged(Event):
+    """Tell that a replica may be read again, or why it may not; see router.standing.Out for the reasons."""
+
+    node: Node
+    usable: bool
+    reason: str
+
+
+@dataclass(slots=True)
+class PrimaryChanged(Event):
+    """Tell that another server takes the writes of a cluster, or that none does and why."""
+
+    cluster: str
+    node: Node | None
+    before: Node | None
+    problem: str

@@ -17,7 +17,7 @@ from router import retries
 from router.backend import Backend, Target
 from router.dispatcher import Dispatcher
 from router.drivers.driver import Connection
-from router.errors import RouterError, Sent, StatementTimeout, WrongEventLoop
+from router.errors import NoPrimary, RouterError, Sent, StatementTimeout, WrongEventLoop
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
@@ -105,7 +105,11 @@ class Executor:
 
     async def _ask(self, request: Request, names: tuple[str, ...]) -> Iterable[Row]:
         target = request.target
-        pool = target.pool(target.backend.cluster.primary)
+        snapshot = target.backend.health.snapshot()
+        nodes = (snapshot.primary, *snapshot.replicas) if snapshot.primary is not None else snapshot.replicas
+        if not nodes:
+            raise NoPrimary("nobody is there to be asked")  # the verdict is then that nothing is known
+        pool = target.pool(nodes[0])
         settings = target.placement.settings
         deadline = min(request.deadline, self.clock() + settings.acquire_timeout)
         lease = await target.backend.lease_unbound(pool, deadline, settings.connect_timeout)
@@ -129,7 +133,10 @@ class Executor:
         )
 
     def choose(self, route: Route, target: Target, affinity: Affinity) -> Node:
-        """Return the node to use: the session's replica while it is a candidate, else a choice by load."""
+        """Return the node to use: the session's replica while it is a candidate, else a choice by load.
+
+        There must be a candidate.
+        """
         if len(route.candidates) == 1:
             return route.candidates[0]
         if affinity.replica is None or affinity.replica not in route.candidates:
@@ -146,8 +153,11 @@ class Executor:
         self.check_loop()
         request.target.backend.requests += 1
         request.started = self.clock()
+        backend = request.target.backend
         failure: BaseException
         try:
+            if not backend.health.known:
+                await backend.look(request.target.database, request.deadline)
             request.verdict = await self._verdict(request)
             route = self.decide(request)
             first: RouterError | None = None
@@ -174,8 +184,10 @@ class Executor:
         Not a coroutine itself: each one that a reply passes through costs, and here nothing waits.
         """
         target = request.target
-        request.node = node = self.choose(route, target, request.affinity)
         request.role, request.reason = route.role, route.reason
+        if not route.candidates:
+            return self._held(request)
+        request.node = node = self.choose(route, target, request.affinity)
         request.attempts += 1
         now = self.clock()
         pool = target.pools.get(node) or target.pool(node)
@@ -185,6 +197,16 @@ class Executor:
         if request.work is not None or request.verb == "execute_raw":
             return self._on_lease(pool, connection, request, now)
         return self._on(pool, connection, request, now)
+
+    async def _held(self, request: Request) -> Any:
+        """Wait for a primary, then run the attempt; nothing was sent so far."""
+        backend = request.target.backend
+        began = self.clock()
+        try:
+            await backend.holding.primary(request.deadline)
+        finally:
+            request.acquire += self.clock() - began
+        return await self._attempt(request, to_primary(backend.health.snapshot(), request.reason))
 
     async def _later(self, pool: Pool, connection: Connection | None, request: Request, began: float) -> Any:
         """Run an attempt for which a connection has to be waited for, or to be bound, first."""
@@ -289,6 +311,8 @@ class Executor:
             value = await self._send(lease, request, request.started)
         except RouterError as error:
             failure = request.describe(error)
+            if not lease.readonly:  # else a write that it refuses says nothing about the server
+                request.target.backend.health.failed(lease.pool.endpoint.node, error)
         except BaseException as exc:
             self.teller.failed(request, exc)
             raise

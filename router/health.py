@@ -1,49 +1,153 @@
-"""What is known of a cluster's nodes now. The one writer of node state; everyone else reads a snapshot."""
+"""What is known of a cluster's nodes now. The one writer of node state; everyone else reads a snapshot.
+
+Two kinds of evidence come in: answers of servers to probes, and what requests met. A request's failure counts
+at once, a return needs a good probe. Engines without probes (SQLite) know only what requests met.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 
+from router import breaker, events
 from router.balancing import Load
-from router.errors import AuthenticationFailed, ConnectError, ConnectionLost, DatabaseNotFound, RouterError
+from router.errors import (
+    AuthenticationFailed,
+    ConnectError,
+    ConnectionLost,
+    DatabaseNotFound,
+    ReadOnlyViolation,
+    RouterError,
+    StatementTimeout,
+    TooManyConnections,
+)
 from router.routing import Snapshot
-from router.topology import Cluster, Node
+from router.servers import SILENT, Rules, Server
+from router.standing import History, Lag, Leadership, Observation, Out, Standing, leadership, standing
+from router.topology import Cluster, Node, Role
 
-_OUT = 5.0  # seconds that a replica which failed to answer is left alone
 _SMOOTHING = 0.2  # weight of the newest latency in the mean
+_RECENT = 0.5  # seconds; a server that answered a probe so lately is not asked because of a slow request
+_ALERT = 30.0  # seconds of quick probes after a sign of change (AWS topology monitor)
+_UNPROVEN = ConnectError | ConnectionLost | StatementTimeout | ReadOnlyViolation  # reasons to look closer
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing: what nobody listens to."""
 
 
 class Health:
-    """Keep the usable nodes of one cluster and how busy they are.
+    """Keep who the primary is and which replicas may be read, for one cluster."""
 
-    Requests are the evidence: a replica that cannot be reached, or breaks a connection, is left out for
-    five seconds. The primary is never left out: there is no other.
-    """
-
-    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
-        self._cluster = cluster
-        self._clock = clock
-        self._out: dict[Node, float] = {}  # when each may come back
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Callable[[], float],
+        *,
+        rules: Rules | None = None,
+        probed: bool = False,
+        rng: random.Random | None = None,
+        wall: Callable[[], float] = lambda: 0.0,
+        emit: Callable[[events.Event], None] = _nothing,
+    ) -> None:
+        self.cluster = cluster
+        self.rules = rules or Rules()
+        self.probed = probed
+        self.known = not probed  # whether the servers have been asked at all
+        self.poke: Callable[[str], None] = _nothing  # ask a server now, by its name
+        self.moved: Callable[[Node], None] = _nothing  # a server has another role now than this node
+        self.silent: Callable[[Node], None] = _nothing  # it takes requests and does not answer them
+        self._clock, self._wall, self._emit = clock, wall, emit
+        self._rng = rng or random.Random()  # noqa: S311  # jitter only
+        self._servers = {node.name: Server.of(node) for node in cluster.nodes}
+        self._primary: Server | None = self._servers[cluster.primary.name]
+        self.led = False  # whether a server was ever seen to take writes
+        self._newest = 0  # the highest timeline ever seen
+        self._superseded: set[str] = set()
+        self._history = History()
+        self._timed = False  # whether a ban must end by time alone
+        self._alert_until = 0.0
+        self._looked = asyncio.Event()
+        self._began = math.inf  # when somebody first waited for a picture
+        self._told = not probed
+        self._changed = asyncio.Event()
         self._snapshot = Snapshot(cluster.primary, cluster.replicas)
-        self.load: dict[Node, Load] = {node: Load() for node in cluster.nodes}
+        self.load: dict[Node, Load] = {
+            node: server.load for server in self._servers.values() for node in server.roles.values()
+        }
+
+    # --- reading -----------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Return the usable nodes; an attribute read while all is well."""
-        if self._out:
+        """Return what is known now; an attribute read while all is well."""
+        if self._timed:
             self._readmit()
         return self._snapshot
 
     def _readmit(self) -> None:
+        """End the bans whose time is up where no probe can."""
         now = self._clock()
-        back = [node for node, until in self._out.items() if until <= now]
-        for node in back:
-            del self._out[node]
-        if back:
-            self._replace()
+        for server in self._servers.values():
+            server.breaker = breaker.probed(server.breaker, now)
+        self._renew()
 
-    def _replace(self) -> None:
-        replicas = tuple(node for node in self._cluster.replicas if node not in self._out)
-        self._snapshot = Snapshot(self._cluster.primary, replicas, self._snapshot.generation + 1)
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Return what is known of each server, in configured order."""
+        return tuple(self._servers.values())
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Return all nodes in their roles of now, the primary first."""
+        return tuple(sorted((each.node for each in self.servers), key=lambda node: node.role is Role.REPLICA))
+
+    @property
+    def primary_name(self) -> str | None:
+        """Return the server that takes writes, ``None`` while there is none."""
+        return None if self._primary is None else self._primary.node.name
+
+    def why_not(self, server: Server) -> str:
+        """Return why a node is not used now, "" if it is."""
+        if server is self._primary:
+            return ""
+        if server.breaker.banned:
+            return server.breaker.reason
+        return (server.standing.out or "") if self.probed else ""
+
+    @property
+    def interval(self) -> float:
+        """Return the seconds until the next probe of a node: few after a sign of change."""
+        if self._clock() < self._alert_until:
+            return self.rules.quick
+        return self.rules.interval * self._rng.uniform(0.8, 1.2)
+
+    async def look(self, timeout: float) -> None:
+        """Return when the servers have been asked a first time, or after ``timeout`` seconds.
+
+        Who takes long is waited for a moment only, if the primary and a replica have answered.
+        """
+        self._began = min(self._began, self._clock())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(timeout, self.rules.quick)):
+                await self._looked.wait()
+        if not self.known:
+            self._renew()
+        try:
+            async with asyncio.timeout(max(timeout - self.rules.quick, 0)):
+                await self._looked.wait()
+        except TimeoutError:
+            self._begin()  # who has not answered by now counts as late; nobody else waits for it
+            self._renew()
+
+    async def change(self) -> None:
+        """Return when the primary or the usable replicas have changed."""
+        await self._changed.wait()
+
+    # --- what requests meet ------------------------------------------------------------------------------
 
     def succeeded(self, node: Node, latency: float) -> None:
         """Take note of an answer after ``latency`` seconds."""
@@ -51,15 +155,210 @@ class Health:
         load.latency += (latency - load.latency) * (_SMOOTHING if load.latency else 1.0)
 
     def failed(self, node: Node, error: RouterError) -> None:
-        """Take note of a failure; only one that speaks of the node itself counts."""
-        if node is self._cluster.primary or not isinstance(error, ConnectError | ConnectionLost):
-            return
-        if isinstance(error, AuthenticationFailed | DatabaseNotFound):
-            return
-        self._out[node] = self._clock() + _OUT
-        self._replace()
+        """Take note of a request's failure; only one that speaks of the node itself counts."""
+        server = self._servers[node.name]
+        if server.node is not node or not isinstance(error, _UNPROVEN):
+            return  # a late message about what the node was
+        if isinstance(error, AuthenticationFailed | DatabaseNotFound | TooManyConnections):
+            return  # it answers
+        if isinstance(error, ConnectError):
+            self._unreachable(server, error)
+        elif isinstance(error, ConnectionLost) and server is not self._primary:
+            server.breaker = breaker.lost(server.breaker, Out.LOSING, self._clock(), self._rng)
+        elif isinstance(error, ReadOnlyViolation) and server is self._primary:
+            server.doubted = self.probed
+        if isinstance(error, StatementTimeout):
+            self.poke(node.name)  # no alert: most statements that take too long are just slow
+        else:
+            self._alarm(node.name)
+        self._renew()
 
-    def out(self) -> tuple[str, ...]:
-        """Return the names of the nodes that are left out now."""
-        self.snapshot()
-        return tuple(node.name for node in self._out)
+    def _unreachable(self, server: Server, error: ConnectError) -> None:
+        if server is self._primary:
+            # only a probe can tell that it is back, and never is another made the primary for it
+            server.refused = error.message if self.probed else ""
+        else:
+            server.breaker = breaker.tripped(server.breaker, Out.UNREACHABLE, self._clock(), self._rng)
+
+    def suspect(self, node: Node) -> None:
+        """Look at a node whose requests take unusually long: it may be frozen."""
+        seen = self._servers[node.name].seen
+        if seen is None or self._clock() - seen.at > _RECENT:
+            self.poke(node.name)
+
+    def _alarm(self, name: str) -> None:
+        self._alert_until = self._clock() + _ALERT
+        self.poke(name)
+
+    # --- what probes find --------------------------------------------------------------------------------
+
+    def observed(self, name: str, seen: Observation) -> None:
+        """Take note of a server's answer to a probe."""
+        server = self._servers[name]
+        if server.seen is not None and server.seen.writable != seen.writable:
+            self._alarm_all()
+        server.asked = True
+        server.before, server.seen = server.seen, seen
+        server.misses, server.refused, server.doubted = 0, "", False
+        self.led = self.led or seen.writable
+        if not seen.writable:
+            self._superseded.discard(name)
+        elif seen.timeline is not None:
+            self._newest = max(self._newest, seen.timeline)
+        alone = self._primary is None and not self._snapshot.replicas
+        server.breaker = breaker.probed(server.breaker, self._clock(), needed=alone)
+        self._renew()
+        server.before = seen  # judged; further news about others do not make it go back twice
+
+    def missed(self, name: str, error: RouterError | None) -> None:
+        """Take note of a probe that failed; ``None``: it was not answered in time."""
+        server = self._servers[name]
+        server.asked = True
+        if isinstance(error, AuthenticationFailed | DatabaseNotFound | TooManyConnections):
+            self._renew()  # it answers, if not us; what was known of it grows old by itself
+            return
+        server.misses += 1
+        self._alert_until = self._clock() + _ALERT
+        if error is None:
+            if server is not self._primary:
+                server.breaker = breaker.tripped(server.breaker, Out.SILENT, self._clock(), self._rng)
+                if server.misses == SILENT:
+                    self.silent(server.node)
+        elif isinstance(error, ConnectError):
+            self._unreachable(server, error)
+        self._renew()
+
+    def _alarm_all(self) -> None:
+        self._alert_until = self._clock() + _ALERT
+        for name in self._servers:
+            self.poke(name)
+
+    # --- conclusions -------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Draw the conclusions from all that is known, and replace the snapshot if they differ."""
+        led = self._leadership()
+        self._lead(led)
+        if self.probed:
+            self._judge(led)
+        else:
+            self._timed = any(each.breaker.banned for each in self._servers.values())
+        if not self.known:
+            self._know()
+        followers = list(self._followers())
+        overdue = sorted(
+            (each for each in followers if self.why_not(each) == Out.LATE),
+            key=lambda each: each.standing.lag.seconds,
+        )
+        self._replace(
+            Snapshot(
+                None if self._primary is None else self._primary.node,
+                tuple(each.node for each in followers if not self.known or not self.why_not(each)),
+                late=tuple(each.node for each in overdue),
+                problem=led.problem,
+            )
+        )
+        self._told = self.known
+
+    def _replace(self, new: Snapshot) -> None:
+        old = self._snapshot
+        if replace(new, generation=old.generation) == old:
+            return
+        self._snapshot = replace(new, generation=old.generation + 1)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if not self._told:  # the first picture is no change
+            return
+        for node in {*old.replicas, *new.replicas}:
+            if (node in old.replicas) is not (node in new.replicas):
+                server = self._servers[node.name]
+                usable = node in new.replicas
+                why = "" if usable else self.why_not(server) or server.node.role
+                self._emit(events.ReplicaChanged(self._wall(), node, usable, str(why)))
+
+    def _followers(self) -> Iterator[Server]:
+        return (each for each in self._servers.values() if each.node.role is Role.REPLICA)
+
+    def _know(self) -> None:
+        """Find out whether enough is known to begin: the primary, and a replica or that there is none."""
+        pending = [each for each in self._servers.values() if not each.asked]
+        ready = any(not self.why_not(each) for each in self._followers())
+        led = self._primary is not None and self._primary.seen is not None
+        if not pending or (led and ready and self._clock() - self._began >= self.rules.quick):
+            self._begin()
+
+    def _begin(self) -> None:
+        self.known = True
+        self._looked.set()
+
+    def _leadership(self) -> Leadership:
+        present = self._primary
+        if not self.probed:
+            return Leadership(self.cluster.primary.name)
+        claims = {name: each.seen for name, each in self._servers.items() if each.seen and each.claims}
+        if not claims and present is not None and present.seen is None and not present.failing:
+            return Leadership(present.node.name)  # not asked yet; it refuses what it must not do
+        expected = None if self.rules.follow else self.cluster.primary.name
+        led = leadership(claims, newest=self._newest, superseded=self._superseded, expected=expected)
+        if led.primary is None and not claims:
+            return replace(led, problem=f"{led.problem}: {self._state_of_all()}")
+        return led
+
+    def _state_of_all(self) -> str:
+        """Return in words what each server says or does not say."""
+        return "; ".join(f"{each.node.name}: {each.words}" for each in self.servers)
+
+    def _lead(self, led: Leadership) -> None:
+        """Make a server the primary, or nobody."""
+        old = self._primary
+        new = None if led.primary is None else self._servers[led.primary]
+        if new is old:
+            if new is not None and new.seen is not None and new.seen.position is not None:
+                self._history.add(new.seen.at, new.seen.position)
+            return
+        self._primary = new
+        self._alarm_all()
+        if new is not None and new.node.role is Role.REPLICA:
+            self._promote(new)
+        self._emit(
+            events.PrimaryChanged(
+                self._wall(),
+                self.cluster.name,
+                None if new is None else new.node,
+                None if old is None else old.node,
+                led.problem,
+            )
+        )
+
+    def _promote(self, new: Server) -> None:
+        """Swap the roles: one server becomes the primary, and who was it becomes a replica."""
+        for server in self._servers.values():
+            role = Role.PRIMARY if server is new else Role.REPLICA
+            was = server.node
+            if was.role is not role:
+                server.node = server.roles[role]
+                if role is Role.REPLICA and (server.seen is None or server.seen.writable):
+                    self._superseded.add(was.name)
+                self.moved(was)
+                if server.failing:
+                    self.silent(was)
+        self._history.forget()
+        if new.seen is not None and new.seen.position is not None:
+            self._history.add(new.seen.at, new.seen.position)
+
+    def _judge(self, led: Leadership) -> None:
+        """Judge every replica anew."""
+        now = self._clock()
+        identity = self._primary.seen.identity if self._primary and self._primary.seen else None
+        for server in self._followers():
+            seen, wrong = server.seen, (led.out or {}).get(server.node.name)
+            if seen is None or now - seen.at > self.rules.fresh:
+                server.standing = Standing(Out.UNKNOWN, Lag(), server.standing.quarantine)
+            elif wrong is not None or seen.writable:
+                server.standing = Standing(wrong or Out.OBSOLETE, Lag())
+            elif identity is not None and seen.identity is not None and seen.identity != identity:
+                server.standing = Standing(Out.STRANGER, Lag())
+            else:
+                server.standing = standing(
+                    seen, server.before, self._history, self.rules.lag, server.standing
+                )

@@ -20,6 +20,8 @@ from router.events import (
     ConnectionFailed,
     ConnectionOpened,
     Event,
+    PrimaryChanged,
+    ReplicaChanged,
     RequestEvent,
     RequestFailed,
     RetryDenied,
@@ -108,6 +110,12 @@ class Metrics:
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
         self._resolved = counter("commits_resolved", "Commits found out about", "cluster", "outcome")
+        self._primaries = counter(
+            "primary_changes", "Times that another server became the primary", "cluster"
+        )
+        self._replicas = counter(
+            "replica_changes", "Times that a replica was left out, or used again", "node", "reason"
+        )
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -138,6 +146,8 @@ class Metrics:
         dispatcher.subscribe(ConnectionFailed, self._on_connection_failed)
         dispatcher.subscribe(ConnectionClosed, self._on_closed)
         dispatcher.subscribe(TransactionEvent, self._on_transaction)
+        dispatcher.subscribe(PrimaryChanged, self._on_primary)
+        dispatcher.subscribe(ReplicaChanged, self._on_replica)
         self.registry.register(_Listeners(dispatcher, self._namespace))
 
     # --- listeners -----------------------------------------------------------------------------------
@@ -169,6 +179,13 @@ class Metrics:
 
     def _on_transaction(self, event: TransactionEvent) -> None:
         self._transactions.labels(event.node.cluster, _OUTCOMES[type(event)]).inc()
+
+    def _on_primary(self, event: PrimaryChanged) -> None:
+        if event.node is not None:
+            self._primaries.labels(event.cluster).inc()
+
+    def _on_replica(self, event: ReplicaChanged) -> None:
+        self._replicas.labels(event.node.label, event.reason or "usable").inc()
 
     # --- output --------------------------------------------------------------------------------------
 

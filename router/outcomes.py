@@ -69,7 +69,10 @@ async def _ask(unit: Unit, mark: Mark, deadline: float) -> Outcome:
     backend, clock = unit.target.backend, unit.executor.clock
     if clock() >= deadline:
         return Outcome.UNKNOWN
-    pool = unit.target.pool(backend.health.snapshot().primary)
+    primary = backend.health.snapshot().primary
+    if primary is None:
+        return Outcome.OPEN
+    pool = unit.target.pool(primary)
     connect = unit.target.placement.settings.connect_timeout
     try:
         lease = await backend.lease_unbound(pool, deadline, connect)

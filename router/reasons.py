@@ -12,6 +12,7 @@ class Reason(StrEnum):
     READ = "read"  # a proven read
     DECLARED_READ = "declared_read"  # the caller said readonly=True
     READ_TRANSACTION = "read_transaction"  # a transaction declared read-only
+    LATE_REPLICA = "late_replica"  # an eventual read while there is no primary and every replica is late
     # to the primary, because of the statement
     WRITE = "write"  # INSERT, UPDATE, DELETE, MERGE, REPLACE, COPY ...
     DDL = "ddl"  # changes the schema
@@ -33,5 +34,6 @@ class Reason(StrEnum):
     TRANSACTION = "transaction"  # inside a transaction that may write
     # to the primary, because of the cluster
     NO_REPLICA = "no_replica"  # none configured, or none usable now
+    REPLICAS_LATE = "replicas_late"  # none usable now, since those that answer are too far behind
     REPLICA_FAILED = "replica_failed"  # every replica was tried and failed
     REFUSED_BY_REPLICA = "refused_by_replica"  # a replica answered that it is a write

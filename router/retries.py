@@ -23,6 +23,7 @@ from router.errors import (
     ConnectError,
     ConnectionLost,
     DatabaseNotFound,
+    NoPrimary,
     ReadOnlyViolation,
     RouterError,
     Sent,
@@ -53,7 +54,7 @@ class Policy:
     max_wait: float = 1.0
 
 
-_HOPELESS = (AuthenticationFailed, DatabaseNotFound)  # kinds of ConnectError that no attempt will cure
+_HOPELESS = (AuthenticationFailed, DatabaseNotFound, NoPrimary)  # ConnectErrors that no attempt will cure
 _TRANSIENT = (ConnectError, ConnectionLost, TransactionConflict, StatementCancelled, ServerError)
 
 
@@ -63,11 +64,10 @@ def judge(error: RouterError, *, idempotent: bool, on_replica: bool) -> Verdict:
     ``idempotent`` says that the statement is a proven read or was declared safe to repeat. What is not listed
     as curable is raised: timeouts of our own, refusals, mistakes in the statement or its use.
     """
-    if isinstance(error, ReadOnlyViolation) and error.sent is not Sent.UNKNOWN:
-        # Refused, so not applied. On the primary it means that the roles are changing under us.
-        if on_replica:
-            return Verdict.PRIMARY
-        return Verdict.AGAIN if role_changed(error) else Verdict.RAISE
+    if isinstance(error, ReadOnlyViolation):
+        # Refused, so not applied. What was the primary is none any more: the next attempt waits for the new.
+        again = (idempotent or error.sent is not Sent.UNKNOWN) and role_changed(error)
+        return Verdict.PRIMARY if on_replica else Verdict.AGAIN if again else Verdict.RAISE
     if isinstance(error, DatabaseNotFound) and on_replica:
         return Verdict.ELSEWHERE  # a replica may not have replayed the creation yet
     if isinstance(error, StaleStatement):
@@ -88,6 +88,8 @@ def judge_transaction(error: RouterError, *, commit_sent: bool) -> bool:
     """
     if isinstance(error, CommitOutcomeUnknown) or (commit_sent and outcome_unknown(error)):
         return False
+    if isinstance(error, NoPrimary):
+        return False  # which has been waited for already
     return error.retryable or (isinstance(error, ReadOnlyViolation) and role_changed(error))
 
 

@@ -20,6 +20,7 @@ from router.dispatcher import Dispatcher, ListenerStats
 from router.drivers.registry import engines
 from router.errors import RouterClosed, RouterError
 from router.execution import Executor
+from router.health import Health
 from router.metrics import Metrics
 from router.pools.pool import PoolStatus
 from router.pools.registry import Pools
@@ -27,10 +28,11 @@ from router.queries import Params, options, seconds
 from router.reasons import Reason
 from router.requests import Affinity, Request
 from router.rows import Result, Row
+from router.servers import Server
 from router.session import Session
 from router.slowlog import SlowLog
 from router.tenants import Catalog
-from router.topology import Role
+from router.topology import Node, Role
 
 _GRACE = 10.0  # seconds that close() waits for running requests
 
@@ -64,6 +66,9 @@ class NodeStatus:
     role: str
     address: str
     usable: bool
+    reason: str  # why it is not usable; "" if it is
+    lag_seconds: float | None  # of a replica; None while it is not known
+    lag_bytes: int | None  # where the engine counts them
     in_flight: int
     latency: float
 
@@ -135,8 +140,12 @@ class Router:
             raise RouterClosed("the router is closed. Open a new one")
         if self._executor is not None:
             return
-        self._pools = Pools(emit=self.dispatcher.emit, clock=self._clock, wall=self._wall, rng=self._rng)
-        self._backends = building.backends(self._config, self._pools, clock=self._clock, rng=self._rng)
+        emit = self.dispatcher.emit
+        self._pools = Pools(
+            emit=emit, clock=self._clock, wall=self._wall, rng=self._rng, suspect=self._suspect
+        )
+        clocks = building.Clocks(self._clock, self._wall)
+        self._backends = building.backends(self._config, self._pools, emit, clocks, self._rng)
         clusters = {name: backend.cluster for name, backend in self._backends.items()}
         self._executor = Executor(
             Catalog(self._config.tenants, clusters),
@@ -146,6 +155,9 @@ class Router:
             wall=self._wall,
             rng=self._rng,
         )
+
+    def _suspect(self, node: Node) -> None:
+        self._backends[node.cluster].health.suspect(node)
 
     async def close(self, grace: float = _GRACE) -> int:
         """Refuse new work, wait ``grace`` seconds for running requests, close everything.
@@ -158,6 +170,7 @@ class Router:
             self._executor.check_loop()
         self._closed = True
         self._executor = None
+        await asyncio.gather(*(backend.close() for backend in self._backends.values()))
         cut = await self._pools.close(grace) if self._pools is not None else 0
         await self.dispatcher.aclose()
         return cut
@@ -280,7 +293,7 @@ class Router:
             verdict = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
         request.verdict = verdict
         route = executor.decide(request)
-        node = executor.choose(route, target, request.affinity)
+        node = executor.choose(route, target, request.affinity).name if route.candidates else "(none)"
         return Explanation(
             tenant=placement.tenant,
             schema=placement.schema,
@@ -288,7 +301,7 @@ class Router:
             database=placement.database,
             physical_schema=placement.physical,
             role=route.role.value,
-            node=node.name,
+            node=node,
             candidates=tuple(candidate.name for candidate in route.candidates),
             reason=route.reason.value,
             kind=statement.kind.value,
@@ -301,17 +314,9 @@ class Router:
     def status(self) -> Status:
         """Return nodes, pools and listeners as they are now."""
         nodes = tuple(
-            NodeStatus(
-                name,
-                node.name,
-                node.role.value,
-                node.address,
-                node.role is Role.PRIMARY or node in backend.health.snapshot().replicas,
-                backend.health.load[node].in_flight,
-                backend.health.load[node].latency,
-            )
-            for name, backend in self._backends.items()
-            for node in backend.cluster.nodes
+            _node_status(backend.health, server)
+            for backend in self._backends.values()
+            for server in backend.health.servers
         )
         pools = self._pools.status() if self._pools is not None else ()
         return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants))
@@ -325,7 +330,7 @@ class Router:
         async def ping(name: str, backend: Backend) -> list[Ping]:
             database = building.any_database(self._config, name, executor)
             # the primary first: it creates the file of a new SQLite database, which its readers need
-            first, *others = backend.cluster.nodes
+            first, *others = backend.health.nodes
             answer = await self._ping(executor, backend, database, first, timeout)
             asked = [self._ping(executor, backend, database, node, timeout) for node in others]
             return [answer, *await asyncio.gather(*asked)]
@@ -351,3 +356,20 @@ class Router:
         return Ping(
             backend.cluster.name, node.name, node.role.value, node.address, error is None, seconds, error
         )
+
+
+def _node_status(health: Health, server: Server) -> NodeStatus:
+    node, lag = server.node, server.standing.lag
+    snapshot = health.snapshot()
+    return NodeStatus(
+        node.cluster,
+        node.name,
+        node.role.value,
+        node.address,
+        node is snapshot.primary or node in snapshot.replicas,
+        health.why_not(server),
+        lag.seconds if lag.known and node.role is Role.REPLICA else None,
+        lag.size if node.role is Role.REPLICA else None,
+        server.load.in_flight,
+        server.load.latency,
+    )

@@ -25,7 +25,7 @@ _PRIMARY, _READONLY, _STRONG = Intent.PRIMARY, Intent.READONLY, Consistency.STRO
 
 
 class Route(NamedTuple):
-    """Name the nodes that may serve a request, and why these."""
+    """Name the nodes that may serve a request, and why these; none while a primary is being waited for."""
 
     candidates: tuple[Node, ...]
     role: Role
@@ -36,9 +36,11 @@ class Route(NamedTuple):
 class Snapshot:
     """Hold what is known of a cluster's nodes at one moment; replaced, never changed."""
 
-    primary: Node
+    primary: Node | None  # None: no node may take writes now, ``problem`` says why
     replicas: tuple[Node, ...]  # usable ones, in configured order
     generation: int = 0
+    late: tuple[Node, ...] = ()  # replicas that answer but are too far behind, the least late first
+    problem: str = ""
     # a route depends on nothing but the snapshot, the role and the reason: each is made once
     _routes: dict[tuple[Role, Reason], Route] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -48,7 +50,9 @@ class Snapshot:
         """Return the route to the primary or to the replicas, for ``reason``."""
         found = self._routes.get((role, reason))
         if found is None:
-            nodes = (self.primary,) if role is Role.PRIMARY else self.replicas
+            nodes = self.replicas
+            if role is Role.PRIMARY:
+                nodes = () if self.primary is None else (self.primary,)
             found = self._routes[role, reason] = Route(nodes, role, reason)
         return found
 
@@ -83,8 +87,15 @@ def decide(
     if wrote and consistency is Consistency.SESSION:
         return to_primary(snapshot, Reason.OWN_WRITE)
     if not snapshot.replicas:
-        return to_primary(snapshot, Reason.NO_REPLICA)
+        return _without_replica(snapshot, consistency)
     return snapshot.route(_REPLICA, verdict)
+
+
+def _without_replica(snapshot: Snapshot, consistency: Consistency) -> Route:
+    """Route a read that no replica may serve: to the primary; old rows only where they were asked for."""
+    if snapshot.primary is None and snapshot.late and consistency is Consistency.EVENTUAL:
+        return Route(snapshot.late[:1], Role.REPLICA, Reason.LATE_REPLICA)
+    return to_primary(snapshot, Reason.REPLICAS_LATE if snapshot.late else Reason.NO_REPLICA)
 
 
 def decide_transaction(snapshot: Snapshot, *, readonly: bool, consistency: Consistency, wrote: bool) -> Route:

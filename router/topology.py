@@ -25,7 +25,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """Describe one server: where it listens and what it is for.
+    """Describe one server in one role: where it listens and what it is for.
+
+    A promotion makes another node of the same server, see :meth:`in_role`: what belongs to the old role, such
+    as its pools and their logins, is found no more.
 
     ``host`` and ``port`` for network engines (a host that starts with ``/`` is a Unix socket folder or
     file), ``path`` for SQLite (the folder of its files). ``weight`` is relative to other replicas.
@@ -43,6 +46,10 @@ class Node:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", f"{self.cluster}/{self.name}")
+
+    def in_role(self, role: Role) -> Node:
+        """Return the same server in another role."""
+        return Node(self.name, self.cluster, role, self.host, self.port, self.path, self.weight, self.zone)
 
     @property
     def address(self) -> str:

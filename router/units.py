@@ -70,6 +70,8 @@ class Unit:
         settings = self.target.placement.settings
         deadline = self.began + (self.timeout or settings.acquire_timeout + settings.statement_timeout)
         backend = self.target.backend
+        if not backend.health.known:
+            await backend.look(self.target.database, deadline)
         self.route = decide_transaction(
             backend.health.snapshot(),
             readonly=self.readonly,
@@ -93,7 +95,11 @@ class Unit:
         raise failure
 
     async def _attempt(self, begin: bool, deadline: float) -> None:
-        executor, health = self.executor, self.target.backend.health
+        executor, backend = self.executor, self.target.backend
+        health = backend.health
+        if not self.route.candidates:
+            await backend.holding.primary(deadline)
+            self.route = to_primary(health.snapshot(), self.route.reason)
         self.node = executor.choose(self.route, self.target, self.affinity)
         try:
             lease = await self.target.lease(self.node, deadline)
@@ -126,6 +132,8 @@ class Unit:
                     if left
                     else to_primary(snapshot, Reason.REPLICA_FAILED)
                 )
+            else:
+                self.route = to_primary(snapshot, self.route.reason)
             await self._attempt(begin, deadline)
 
         await retries.repeat(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from tests.doubles import server as server  # a scripted engine, for faults on demand
@@ -18,6 +19,7 @@ from tests.engines import heard as heard
 from tests.engines import items as items
 from tests.engines import router as router
 from tests.engines import wanted
+from tests.faults.cluster import proxied as proxied
 from tests.servers import MariadbCluster, PostgresqlCluster, RedisServer, ServerMissing, watchdog
 
 Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer)
@@ -33,6 +35,12 @@ def start_or_skip(make: Callable[[], Started]) -> Started:
         pytest.skip(str(exc))
     server.start()
     return server
+
+
+# In CI the same examples each time: what chance finds belongs to those who can look into it.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI", "").lower() in ("1", "true"):
+    hypothesis.settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,9 +139,10 @@ class _Served(Engine):
         super().__init__(folder)
         self.server = server
         self.replicas = tuple(f"r{number}" for number in range(1, len(server.replicas) + 1))
+        self.addresses: Sequence[Any] = server.servers  # or the proxies that stand before them
 
     def cluster(self) -> dict[str, Any]:
-        nodes = [{"host": each.host, "port": each.port} for each in self.server.servers]
+        nodes = [{"host": each.host, "port": each.port} for each in self.addresses]
         primary, *replicas = nodes
         return {
             "engine": self.engine,

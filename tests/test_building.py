@@ -17,7 +17,8 @@ from router.topology import Role
 def backend(section: dict[str, Any], folder: Path) -> Any:
     config = parse({"version": 1, "clusters": {"main": section}}, folder)
     pools = Pools(emit=lambda event: None, clock=time.monotonic, wall=time.time, rng=random.Random(1))
-    return building.backends(config, pools, clock=time.monotonic, rng=random.Random(1))["main"]
+    clocks = building.Clocks(time.monotonic, time.time)
+    return building.backends(config, pools, lambda event: None, clocks, random.Random(1))["main"]
 
 
 def served(**more: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def test_a_cluster_is_as_configured(tmp_path: Path) -> None:
 async def test_the_primary_gets_the_writer_and_replicas_the_reader(tmp_path: Path) -> None:
     """Each node is connected to as its own user, with the password read when it is needed."""
     made = backend(served(), tmp_path)
-    logins = [made._access[node].login for node in made.cluster.nodes]
+    logins = [made._access[node.name].login(node.role) for node in made.cluster.nodes]
     assert [login.username for login in logins] == ["app", "app_ro", "app_ro"]
     assert [await login.password() for login in logins] == ["w", "r", "r"]
 
@@ -59,7 +60,7 @@ async def test_a_password_that_rotates_is_read_anew(tmp_path: Path) -> None:
     file.chmod(0o600)
     section = served(credentials={"writer": {"username": "app", "password": f"${{file:{file}}}"}})
     login = backend(section, tmp_path)._access
-    first = next(iter(login.values())).login
+    first = next(iter(login.values())).writer
     assert await first.password() == "old"
     file.write_text("new\n")
     assert await first.password() == "new"
@@ -88,7 +89,7 @@ async def test_only_replicas_are_read_only(tmp_path: Path) -> None:
 def test_tls_is_off_on_loopback_only_by_default(tmp_path: Path, mode: str | None, plain: bool) -> None:
     """A loopback address is plain unless the configuration says otherwise."""
     made = backend(served(tls={"mode": mode} if mode else {}), tmp_path)
-    assert (made._access[made.cluster.primary].tls is None) is plain
+    assert (made._access["primary"].tls is None) is plain
 
 
 def test_tls_is_verified_across_a_network_by_default(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_tls_is_verified_across_a_network_by_default(tmp_path: Path) -> None:
     import ssl
 
     made = backend(served(primary={"host": "db.example"}), tmp_path)
-    context = made._access[made.cluster.primary].tls
+    context = made._access["primary"].tls
     assert isinstance(context, ssl.SSLContext)
     assert context.check_hostname and context.verify_mode is ssl.CERT_REQUIRED
 

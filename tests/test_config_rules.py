@@ -92,7 +92,7 @@ def refusals(main: dict[str, Any], **more: Any) -> list[str]:
         ({"engine": "mysql", "extensions": ["postgis"]}, "extensions", "postgresql only"),
         ({"options": {"ssl_password": "x"}}, "options.ssl_password", "secret"),
         ({"options": {"a": [1]}}, "options.a", "text, a number"),
-        ({"lag": {}}, "lag", "unknown key"),
+        ({"lags": {}}, "lags", "unknown key"),
         ({"limits": {}}, "limits", "unknown key"),
     ],
 )  # fmt: skip

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from router.errors import StatementTimeout
 from router.pools.deadlines import Deadlines
+from router.topology import Node, Role
 from tests.doubles import Server, opened
 
 READ = "SELECT a FROM t"
+
+
+class Lent:
+    """Stand for a connection: all that the table asks of one."""
+
+    def __init__(self, node: Node | None = None) -> None:
+        self.node = node
+        self.lent_at = time.monotonic()
 
 
 async def run(deadlines: Deadlines, key: object, limit: float, work: float) -> str:
@@ -32,22 +42,33 @@ async def test_what_runs_too_long_is_ended_soon_after_its_deadline() -> None:
     """A late statement ends within 50 ms of its deadline; the others are left alone."""
     deadlines = Deadlines(time.monotonic)
     started = time.monotonic()
-    slow = asyncio.create_task(run(deadlines, "slow", 0.1, 5.0))
-    quick = asyncio.create_task(run(deadlines, "quick", 0.2, 0.15))
+    slow = asyncio.create_task(run(deadlines, Lent(), 0.1, 5.0))
+    quick = asyncio.create_task(run(deadlines, Lent(), 0.2, 0.15))
     assert await slow == "late"
     assert 0.1 <= time.monotonic() - started < 0.15
     assert await quick == "done"
 
 
+async def test_a_statement_that_runs_for_long_makes_its_node_suspect() -> None:
+    """Half a second without an answer may mean a frozen server: somebody looks, and nothing is cancelled."""
+    node = Node("r1", "main", Role.REPLICA, "db", 1)
+    suspected: list[Node] = []
+    deadlines = Deadlines(time.monotonic, suspected.append)
+    quick = asyncio.create_task(run(deadlines, Lent(Node("r2", "main", Role.REPLICA, "db", 2)), 5.0, 0.2))
+    assert await run(deadlines, Lent(node), 5.0, 0.7) == "done"
+    assert await quick == "done"
+    assert set(suspected) == {node}
+
+
 async def test_a_cancellation_from_outside_stays_one() -> None:
     """A task that somebody else cancels is cancelled, not late, also if both happen at once."""
     deadlines = Deadlines(time.monotonic)
-    task = asyncio.create_task(run(deadlines, "a", 1.0, 5.0))
+    task = asyncio.create_task(run(deadlines, Lent(), 1.0, 5.0))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    task = asyncio.create_task(run(deadlines, "b", 0.0, 5.0))
+    task = asyncio.create_task(run(deadlines, Lent(), 0.0, 5.0))
     await asyncio.sleep(0)
     deadlines._sweep()  # ours
     task.cancel()  # theirs, before the task has run again
@@ -58,17 +79,17 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 async def test_a_late_statement_leaves_its_task_uncancelled() -> None:
     """After a timeout the task goes on: later awaits work, and nothing counts as cancelled."""
     deadlines = Deadlines(time.monotonic)
-    assert await run(deadlines, "a", 0.01, 5.0) == "late"
+    assert await run(deadlines, Lent(), 0.01, 5.0) == "late"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    assert await run(deadlines, "a", 1.0, 0.0) == "done"
+    assert await run(deadlines, Lent(), 1.0, 0.0) == "done"
 
 
 async def test_nothing_is_swept_while_nothing_runs() -> None:
     """The timer stops by itself once the table is empty."""
     deadlines = Deadlines(time.monotonic)
-    await run(deadlines, "a", 1.0, 0.0)
+    await run(deadlines, Lent(), 1.0, 0.0)
     await asyncio.sleep(0.05)
     assert deadlines._timer is None
 
@@ -93,7 +114,8 @@ async def test_a_driver_that_swallows_the_cancellation_leaves_no_trace_of_it() -
     deadlines = Deadlines(time.monotonic)
     task = asyncio.current_task()
     assert task is not None
-    deadlines.enter("a", time.monotonic() + 0.01)  # type: ignore[arg-type]
+    connection: Any = Lent()
+    deadlines.enter(connection, time.monotonic() + 0.01)
     with pytest.raises(OSError, match="closed"):
         try:
             try:
@@ -101,5 +123,5 @@ async def test_a_driver_that_swallows_the_cancellation_leaves_no_trace_of_it() -
             except asyncio.CancelledError:
                 raise OSError("closed") from None
         finally:
-            deadlines.leave("a")  # type: ignore[arg-type]
+            deadlines.leave(connection)
     assert task.cancelling() == 0

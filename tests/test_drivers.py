@@ -268,12 +268,17 @@ async def test_a_wrong_password(engine: Engine) -> None:
 
 @SERVED
 async def test_an_unreachable_server(engine: Engine) -> None:
-    """ConnectError after the configured attempts, even for a write: nothing was sent."""
+    """NoPrimary at once: no primary was ever seen, so the address is rather wrong than the server down."""
     port = free_port()
-    error, heard = await refused(engine, broken(engine, port=port), errors.ConnectError)
-    assert str(port) in str(error)
-    assert errors.is_connection_lost(error)
-    assert (len(heard.of(RetryScheduled)), len(error.attempts)) == (2, 3)
+    async with engine.open(cluster=broken(engine, port=port)) as router:
+        heard = Recorder(router)
+        with pytest.raises(errors.NoPrimary) as caught:
+            await router.execute("INSERT INTO t VALUES (1)", tenant="acme")
+    assert str(port) in str(caught.value)
+    assert errors.is_connection_lost(caught.value)
+    assert (caught.value.sent, caught.value.tenant, caught.value.cluster) == (Sent.NO, "acme", "main")
+    check_silent(caught.value, engine.server.primary.password("router_app"))
+    assert heard.of(RetryScheduled) == []
 
 
 @SERVED  # SQLite creates a missing file

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from router import Router, errors
+from router.drivers import mysql_errors
 from router.events import RetryScheduled
 from tests.engines import POSTGRESQL, SERVED, Engine, Recorder, only
 
@@ -227,6 +228,15 @@ async def test_a_switchover_costs_no_read_and_no_transaction(
         done.set()
     amount = await router.fetch_value(f"SELECT amount FROM {items}", tenant="acme", primary=True)
     assert written <= amount <= written + 6, "each of three rounds may leave one outcome of each writer open"
+
+
+def test_a_connection_closed_between_two_packets() -> None:
+    """aiomysql then meets None in place of its reader: lost, outcome unknown, not a wrong parameter."""
+    with pytest.raises(AttributeError) as caught:
+        None.readexactly  # type: ignore[attr-defined]  # noqa: B018
+    error = mysql_errors.translate(caught.value)
+    assert isinstance(error, errors.ConnectionLost)
+    assert error.sent is errors.Sent.UNKNOWN
 
 
 # --- prepared statements and schema changes --------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -12,7 +13,9 @@ import pytest
 
 from router.drivers.driver import Endpoint, Login
 from router.drivers.sqlite import SqliteConnection, SqliteDriver
+from router.errors import Sent, ServerError
 from router.topology import Node, Role
+from tests.engines import Sqlite
 
 
 async def _password() -> str:
@@ -107,3 +110,34 @@ def test_a_connect_that_is_cancelled(tmp_path: Path, failures: list[Any]) -> Non
 
     _run_and_join(work)
     assert failures == []
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+async def test_a_file_that_is_gone_takes_no_writes(tmp_path: Path, replaced: bool) -> None:
+    """SQLite would go on with the file that nobody can open any more: such a write would be lost."""
+    async with Sqlite(tmp_path).open() as router:
+        await router.execute("CREATE TABLE t (a INTEGER)", tenant="acme")
+        await router.execute("INSERT INTO t VALUES (1)", tenant="acme")
+        assert await router.fetch_value("SELECT count(*) FROM t", tenant="acme") == 1
+        for file in (tmp_path / "data").glob("acme.db*"):
+            file.unlink()
+        if replaced:
+            with contextlib.closing(sqlite3.connect(tmp_path / "data" / "acme.db")) as restored:
+                restored.execute("CREATE TABLE t (a INTEGER)")
+        with pytest.raises(ServerError, match="removed or replaced") as caught:
+            await router.execute("INSERT INTO t VALUES (2)", tenant="acme")
+        assert caught.value.sent is Sent.NO
+        if replaced:
+            # the restored file is used from now on, by readers too
+            await router.execute("INSERT INTO t VALUES (3)", tenant="acme")
+            assert await router.fetch_all("SELECT a FROM t", tenant="acme") == [(3,)]
+
+
+async def test_a_commit_into_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
+    """What was written in the transaction cannot be kept, and nobody is told that it was."""
+    async with Sqlite(tmp_path).open() as router, router.session("acme") as session:
+        await session.execute("CREATE TABLE t (a INTEGER)")
+        with pytest.raises(ServerError, match="removed or replaced"):
+            async with session.transaction() as tx:
+                await tx.execute("INSERT INTO t VALUES (1)")
+                (tmp_path / "data" / "acme.db").rename(tmp_path / "elsewhere.db")

@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
 from router import Router, errors
 from router.config import parse
-from router.drivers.driver import Outcome
+from router.drivers.driver import Endpoint, Login, Outcome, Setup
 from router.drivers.postgresql_outcomes import judge, told
+from router.drivers.registry import driver_for
 from router.errors import CommitOutcomeUnknown, ReadOnlyViolation, TransactionLost
 from router.events import (
     CommitResolved,
@@ -20,6 +22,7 @@ from router.events import (
     TransactionCommitted,
     TransactionRolledBack,
 )
+from router.topology import Node, Role
 from router.transaction import Transaction
 from tests.engines import Engine, Recorder, only
 from tests.relay import Loss, Relay
@@ -252,15 +255,23 @@ async def test_the_number_is_learned_with_the_begin(engine: Engine) -> None:
 @only("postgresql")
 async def test_a_primary_that_is_a_replica_is_noticed_at_the_begin(engine: Engine) -> None:
     """A replica gives no numbers away: before anything is sent that could be lost (fault case 8)."""
-    replica = engine.server.replicas[0]
+    replica, driver = engine.server.replicas[0], driver_for("postgresql")
+
+    async def password() -> str:
+        return str(replica.password("router_app"))
+
     await engine.settle()
-    node = {"primary": {"host": replica.host, "port": replica.port}, "replicas": []}
-    async with engine.open(cluster={**node, "resolve_commits": True}) as router:
-        with pytest.raises(ReadOnlyViolation) as caught:
-            async with router.session("acme").transaction():
-                pytest.fail("it has begun")
-        assert caught.value.code == "25006"
-        assert len(caught.value.attempts) == 2
+    node, login = Node("r1", "main", Role.PRIMARY, replica.host, replica.port), Login("router_app", password)
+    database = engine.database("acme")  # type: ignore[attr-defined]
+    endpoint = Endpoint(node, database, login, readonly=False, setup=Setup(resolve=True))
+    connection = await driver.connect(endpoint, 5.0)
+    try:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
+            await connection.begin(readonly=False, isolation=None, timeout=5.0)
+    finally:
+        await connection.close(5.0)
+    assert isinstance(driver.translate(caught.value), ReadOnlyViolation)
+    assert connection.mark is None
 
 
 # --- a server that crashes or is replaced ----------------------------------------------------------------

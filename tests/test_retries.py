@@ -90,8 +90,7 @@ def test_an_undeclared_write_is_never_run_twice(kind: type[RouterError]) -> None
     """After a write was sent, only errors from before its execution allow another attempt."""
     for sent in (Sent.UNKNOWN, Sent.ANSWERED):
         verdict = judge(make(kind, sent), idempotent=False, on_replica=False)
-        refused_before = kind is errors.StaleStatement and sent is Sent.ANSWERED
-        refused_before = refused_before or (kind is errors.ReadOnlyViolation and sent is Sent.ANSWERED)
+        refused_before = kind in (errors.StaleStatement, errors.ReadOnlyViolation) and sent is Sent.ANSWERED
         assert verdict is (AGAIN if refused_before else RAISE)
 
 

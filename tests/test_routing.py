@@ -83,6 +83,8 @@ def test_every_reason_of_a_statement_is_in_the_table() -> None:
         Reason.TRANSACTION,
         Reason.NO_REPLICA,
         Reason.REPLICA_FAILED,
+        Reason.LATE_REPLICA,
+        Reason.REPLICAS_LATE,
         Reason.REFUSED_BY_REPLICA,
     }
     assert set(Reason) == about_requests | set(NOT_READS)

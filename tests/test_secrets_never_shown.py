@@ -307,7 +307,7 @@ async def test_an_unreachable_server_shows_no_password(
     async with _open(engine, **dead) as (router, heard):
         await haul.error("refused", lambda: router.execute("SELECT 1", tenant="acme"))
         _told(heard, haul)
-    assert type(haul.errors[0]) is errors.ConnectError
+    assert type(haul.errors[0]) is errors.NoPrimary
 
 
 @asynccontextmanager

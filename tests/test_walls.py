@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from router import Router, errors
-from router.building import backends
+from router.building import Clocks, backends
 from router.config import parse
 from router.drivers import postgresql
 from router.pools.registry import Pools
@@ -57,8 +57,8 @@ def test_only_tenants_of_the_cluster_count(tmp_path: Any) -> None:
         tmp_path,
     )
     pools = Pools(emit=lambda event: None, clock=time.monotonic, wall=time.time, rng=Random(1))
-    made = backends(config, pools, clock=time.monotonic, rng=Random(1))
-    walls = {name: each._access[each.cluster.primary].rules.wall for name, each in made.items()}
+    made = backends(config, pools, lambda event: None, Clocks(time.monotonic, time.time), Random(1))
+    walls = {name: each._access[each.cluster.primary.name].setup.wall for name, each in made.items()}
     assert walls == {"one": 55.0, "two": 2.0, "three": None}
 
 

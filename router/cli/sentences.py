@@ -27,6 +27,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.OWN_WRITE: "The session has written, and its reads must see that.",
     Reason.TRANSACTION: "It is part of a transaction that may write.",
     Reason.NO_REPLICA: "It may go to a replica, but the cluster has none that is usable.",
+    Reason.LATE_REPLICA: "There is no primary, every replica is late, and the caller takes old rows.",
+    Reason.REPLICAS_LATE: "It may go to a replica, but those that answer are too far behind.",
     Reason.REPLICA_FAILED: "It may go to a replica, but every one has failed.",
     Reason.REFUSED_BY_REPLICA: "A replica has refused it as a write.",
 }

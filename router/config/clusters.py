@@ -103,6 +103,9 @@ def _check_sqlite(cluster: ClusterConfig) -> Iterator[Found]:
             yield Found(("primary", key), "is not for sqlite", "Remove it; path is enough", at_key=True)
     if cluster.credentials is not None:
         yield Found(("credentials",), "is not for sqlite", "Remove it", at_key=True)
+    for key in ("lag", "checks", "failover"):
+        if key in cluster.model_fields_set:
+            yield Found((key,), "is not for sqlite", "Remove it: its readers are never late", at_key=True)
 
 
 def _check_network(cluster: ClusterConfig) -> Iterator[Found]:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from router.config.problems import Flaw
 from router.config.references import Expanded
-from router.config.units import DURATION_PATTERN, parse_duration
+from router.config.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 from router.identifiers import check_logical_name, check_physical_name, check_tenant_id
 
 REFERENCE_PATTERN = r"\$\{(env|file):[^{}]+\}"
@@ -78,6 +78,9 @@ Duration = Annotated[
     float, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
 ]
 PositiveDuration = Annotated[Duration, Field(gt=0)]
+Size = Annotated[
+    int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN})
+]
 Port = Annotated[
     int,
     Field(ge=1, le=65535),

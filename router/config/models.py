@@ -19,6 +19,7 @@ from router.config.fields import (
     PositiveDuration,
     Scalar,
     Setting,
+    Size,
     TenantId,
     Text,
     Weight,
@@ -56,6 +57,8 @@ class CredentialsConfig(Section):
     """Used on the primary."""
     reader: LoginConfig | None = None
     """Used on the replicas; the writer if left out."""
+    monitor: LoginConfig | None = None
+    """Used to ask servers for their role and position; whoever serves the node's requests if left out."""
 
 
 class TlsConfig(Section):
@@ -82,6 +85,35 @@ class ConnectionsConfig(Section):
     """An unused connection above min is closed after this time."""
     lifetime: PositiveDuration = Field(default="30m", validate_default=True)
     """A connection is replaced after about this time."""
+
+
+class LagConfig(Section):
+    """Bound how far behind the primary a replica may be and still be read."""
+
+    max_time: PositiveDuration = Field(default="10s", validate_default=True)
+    """A replica that lacks for longer what the primary had is not read."""
+    max_bytes: Annotated[Size, Field(gt=0)] = Field(default="8MiB", validate_default=True)
+    """PostgreSQL only: decides while the time is not known yet, as after a start."""
+
+
+class ChecksConfig(Section):
+    """Say how often servers are asked for their role and position."""
+
+    interval: PositiveDuration = Field(default="2s", validate_default=True)
+    """Between two probes of a server; 100ms for half a minute after any sign of change."""
+    timeout: PositiveDuration = Field(default="1s", validate_default=True)
+    """A server that needs longer for an answer is left out; the primary after the second time."""
+
+
+class FailoverConfig(Section):
+    """Say what happens while the primary is gone."""
+
+    follow: bool = True
+    """Whether writes go to a replica that somebody has promoted; else only ever to the primary above."""
+    hold: Duration = Field(default="10s", validate_default=True)
+    """How long a request waits for a primary, inside of its own timeout; 0s refuses it at once."""
+    waiting: Annotated[Natural, Field(ge=0, le=1_000_000)] = 1_000
+    """How many requests may wait so at once."""
 
 
 class NodeConfig(Section):
@@ -142,6 +174,12 @@ class ClusterConfig(Section):
     """How connections are encrypted."""
     connections: ConnectionsConfig = ConnectionsConfig()
     """Bounds of each pool: one for each node, database and user."""
+    lag: LagConfig = LagConfig()
+    """How late a replica may be."""
+    checks: ChecksConfig = ChecksConfig()
+    """How servers are watched."""
+    failover: FailoverConfig = FailoverConfig()
+    """What happens while the primary is gone."""
     balancing: Balancing = "power_of_two"
     """How a read chooses among the replicas."""
     extensions: Annotated[tuple[ExtensionSchema, ...], Field(strict=False)] = ()

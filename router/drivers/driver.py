@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
 from router.errors import RouterError
+from router.positions import Position
 from router.rows import Result, Row
 from router.statements import Dialect, Dirt, Statement
 from router.tenants import Placement
@@ -30,7 +31,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Setup:
     """Say how the sessions of a cluster are set up."""
 
     wall: float | None = None  # seconds after which the server itself ends a statement
@@ -50,7 +51,7 @@ class Endpoint:
     options: Mapping[str, object] = field(default_factory=dict)
     extensions: tuple[str, ...] = ()  # PostgreSQL: schemas after the tenant's in the search path
     application: str = "router"
-    rules: Rules = Rules()
+    setup: Setup = Setup()
 
 
 class Mark(NamedTuple):
@@ -76,6 +77,15 @@ class Location(NamedTuple):
     binding: str | None
 
 
+class Reading(NamedTuple):
+    """Hold what a server says of itself when it is probed; see :class:`router.standing.Observation`."""
+
+    writable: bool
+    position: Position | None = None
+    timeline: int | None = None
+    identity: str | None = None
+
+
 class Connection(ABC):
     """One physical connection and what is known of its state.
 
@@ -92,7 +102,9 @@ class Connection(ABC):
         "expires_at",
         "id",
         "in_transaction",
+        "lent_at",
         "mark",
+        "node",
         "opened_at",
         "record",
         "used_at",
@@ -106,6 +118,8 @@ class Connection(ABC):
         self.mark: Mark | None = None  # of the last transaction, where the server told it
         self.opened_at = 0.0
         self.used_at = 0.0
+        self.lent_at = 0.0
+        self.node: Node | None = None  # set by the pool
         self.expires_at = 0.0
         self.record: Any = None  # the SQLAlchemy pool entry, once the ORM has used this connection
 
@@ -118,6 +132,11 @@ class Connection(ABC):
     @abstractmethod
     def closed(self) -> bool:
         """Tell whether the connection is known to be closed; costs no I/O."""
+
+    @property
+    def peer(self) -> str | None:
+        """Return the IP address that it is connected to, ``None`` where there is none."""
+        return None
 
     @abstractmethod
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
@@ -188,6 +207,10 @@ class Connection(ABC):
     async def reset(self, timeout: float) -> None:
         """Undo whatever statements may have changed in the session, the binding included."""
 
+    async def probe(self) -> Reading:
+        """Ask the server for its role and position; only called where the driver ``probes``."""
+        raise NotImplementedError("this engine is not probed")
+
     @abstractmethod
     async def close(self, timeout: float) -> None:
         """Close in order, waiting for the server at most ``timeout`` seconds."""
@@ -202,6 +225,8 @@ class Driver(ABC):
 
     name: ClassVar[str]
     dialect: ClassVar[Dialect]
+    #: whether servers are asked for their role and position; without that nobody can be promoted
+    probes: ClassVar[bool] = False
 
     @abstractmethod
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:

@@ -8,15 +8,15 @@ import decimal
 import re
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import aiomysql
 from pymysql import err
-from pymysql.constants import CLIENT, FIELD_TYPE
+from pymysql.constants import CLIENT, CR, FIELD_TYPE
 
-from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
+from router.drivers.sockets import NO_TLS, keep_alive, peer_of
 from router.errors import (
     ConfigurationError,
     Deadlock,
@@ -25,6 +25,7 @@ from router.errors import (
     RouterError,
     SerializationFailure,
 )
+from router.positions import MariadbGtid, MysqlGtids
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -40,6 +41,9 @@ _UNREADABLE = frozenset(
 _LOCK_WAIT_TIMEOUT = 1205
 # MariaDB answers these with 1205 at once, as if the time for waiting were up; MySQL has a code for them.
 _UNWAITING = re.compile(r"\b(NOWAIT|WAIT\s+0)\b", re.IGNORECASE)
+_PROBE = "SELECT @@global.read_only, @@version"
+_MARIADB_POSITION = "SELECT @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
+_MYSQL_POSITION = "SELECT @@global.super_read_only, @@global.gtid_executed"
 _SENDABLE = frozenset(
     {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
     | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
@@ -47,18 +51,39 @@ _SENDABLE = frozenset(
 _TYPE_NAMES = {value: name.lower() for name, value in vars(FIELD_TYPE).items() if isinstance(value, int)}
 
 
+class _Raw(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
+    """aiomysql's own connection, with what it gets wrong put right."""
+
+    async def _request_authentication(self) -> None:
+        # aiomysql goes on in plain text where the server does not offer TLS, and shows the login to whoever
+        # stands between and took the offer away
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, NO_TLS)
+        await super()._request_authentication()
+
+    def escape(self, obj: object) -> str:
+        """Return a value as SQL text.
+
+        aiomysql 0.3.2 has no words for bytes beside a PyMySQL from 1.2 on, and writes a bytearray's ``repr``.
+        """
+        if isinstance(obj, bytes | bytearray):
+            return f"_binary X'{obj.hex()}'"
+        return cast("str", super().escape(obj))
+
+
 class MysqlConnection(Connection):
     """A connection of aiomysql."""
 
     interleaves = False  # a running statement's rows come before anything else on the wire
 
-    __slots__ = ("_initial", "_raw", "_readonly", "_unwaiting", "_wall")
+    __slots__ = ("_initial", "_raw", "_readonly", "_transport", "_unwaiting", "_wall")
 
     def __init__(
         self, raw: aiomysql.Connection, initial: str, readonly: bool, wall: float | None = None
     ) -> None:
         super().__init__()
         self._raw = raw
+        self._transport: asyncio.Transport = raw._writer.transport  # aiomysql forgets it when it closes
         self._initial = initial
         self._readonly = readonly
         self._wall = _Wall.of(raw, wall)
@@ -72,6 +97,11 @@ class MysqlConnection(Connection):
     def closed(self) -> bool:
         reader = self._raw._reader
         return bool(self._raw.closed or reader is None or reader.at_eof() or reader.eof_received)
+
+    @property
+    def peer(self) -> str | None:
+        writer = self._raw._writer
+        return None if writer is None else peer_of(writer.transport)
 
     async def _run(self, sql: str, args: tuple[object, ...], timeout: float | None) -> aiomysql.Cursor:
         if timeout is not None:
@@ -204,12 +234,34 @@ class MysqlConnection(Connection):
             if self._readonly:
                 await self._raw.query(_READ_ONLY)
 
+    async def probe(self) -> Reading:
+        """Ask what any user may: the state of replication itself needs a privilege."""
+        readonly, version = await self._ask(_PROBE)
+        if "mariadb" in str(version).lower():
+            applied, written = await self._ask(_MARIADB_POSITION)
+            # on a replica only what came from the primary: its own transactions are nobody's progress
+            return Reading(not readonly, MariadbGtid.parse(applied if readonly else written))
+        strictly, executed = await self._ask(_MYSQL_POSITION)
+        return Reading(not (readonly or strictly), MysqlGtids.parse(executed))
+
+    async def _ask(self, sql: str) -> tuple[Any, ...]:
+        await self._raw.query(sql)
+        return cast("tuple[Any, ...]", self._raw._result.rows[0])
+
     async def close(self, timeout: float) -> None:
-        async with asyncio.timeout(timeout):
-            await self._raw.ensure_closed()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._raw.ensure_closed()
+        finally:
+            self.terminate()
 
     def terminate(self) -> None:
+        writer = self._raw._writer
+        if writer is not None:
+            writer.transport.abort()  # close() would first wait for a frozen server to take what is queued
         self._raw.close()
+        # aiomysql's way waits until all is sent, without an end if the server does not take it
+        self._transport.abort()
 
 
 class _Wall(NamedTuple):
@@ -255,16 +307,6 @@ def _adapt(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not a type that MySQL has")
 
 
-def _escape(raw: aiomysql.Connection, value: object) -> str:
-    """Return a value as SQL text.
-
-    aiomysql 0.3.2 has no words for bytes beside a PyMySQL from 1.2 on, and writes a bytearray's ``repr``.
-    """
-    if isinstance(value, bytes | bytearray):
-        return f"_binary X'{value.hex()}'"
-    return cast("str", aiomysql.Connection.escape(raw, value))
-
-
 def _rows(cursor: aiomysql.Cursor) -> list[Row]:
     """Return the rows that the cursor has already received."""
     if cursor.description is None:
@@ -278,6 +320,7 @@ class MysqlDriver(Driver):
 
     name = "aiomysql"
     dialect = Dialect.MYSQL
+    probes = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         if isinstance(endpoint.tls, str):
@@ -301,7 +344,7 @@ class MysqlDriver(Driver):
         options: dict[str, Any] = {"charset": "utf8mb4", **endpoint.options}
         # FOUND_ROWS: an UPDATE counts the rows that it matched, as on the other engines (SQLAlchemy asks
         # for the same)
-        raw = await aiomysql.connect(
+        raw = _Raw(
             **socket,
             user=endpoint.login.username,
             password=await endpoint.login.password(),
@@ -313,12 +356,13 @@ class MysqlDriver(Driver):
             program_name=endpoint.application,
             **options,
         )
-        raw.escape = partial(_escape, raw)  # on the connection: SQLAlchemy's cursors ask it too
-        connection = MysqlConnection(raw, endpoint.database, endpoint.readonly, endpoint.rules.wall)
         try:
+            await raw._connect()
+            connection = MysqlConnection(raw, endpoint.database, endpoint.readonly, endpoint.setup.wall)
+            keep_alive(connection._transport)
             await connection.set_up(timeout)
         except BaseException:
-            connection.terminate()
+            raw.close()
             raise
         return connection
 

@@ -7,6 +7,7 @@ import re
 from pymysql import err
 
 from router import errors
+from router.drivers import sockets
 from router.errors import RouterError, Sent
 
 # MySQL 8.4 and MariaDB 11.4 error references.
@@ -67,7 +68,10 @@ _READ_ONLY = re.compile("read.only", re.IGNORECASE)
 _LOST = frozenset({1053, 1158, 1159, 1160, 1161, 1180, 1181, 1927, 2006, 2013, 2014, 2027, 2055, 4031})
 _DATA = frozenset({1230, 1264, 1265, 1292, 1366, 1406, 1411, 1441, 1690, 3140, 3141, 4038})
 # Texts of these name tables, columns, users and settings only.
-_SPEAKING = frozenset({1040, 1044, 1045, 1049, 1051, 1054, 1142, 1146, 1290, 1305, 1792, 1836, 2003, 2005})
+_SPEAKING = frozenset(
+    {1040, 1044, 1045, 1049, 1051, 1054, 1142, 1146, 1290, 1305, 1792, 1836, 2003, 2005, 2026}
+)
+_UNREACHABLE = 2003
 
 
 def _class_of(exc: err.MySQLError, code: int) -> type[RouterError]:
@@ -124,10 +128,13 @@ def translate(exc: BaseException) -> RouterError:
         return errors.ConnectionLost("the connection is closed", sent=Sent.NO, cause=exc)
     if isinstance(exc, err.MySQLError):
         return _answered(exc)
+    if isinstance(exc, AttributeError) and exc.obj is None:
+        # closed by somebody else between two packets: aiomysql has dropped its reader by then
+        return errors.ConnectionLost("the connection was closed meanwhile", cause=exc)
     if isinstance(exc, TypeError | ValueError | OverflowError | KeyError | AttributeError):
         return errors.ParameterError("a parameter is of a type that the driver cannot send", cause=exc)
     if isinstance(exc, OSError | EOFError | RuntimeError):
-        return errors.ConnectionLost(f"the connection broke: {type(exc).__name__}", cause=exc)
+        return errors.ConnectionLost(sockets.words(exc), cause=exc)
     return errors.ServerError(f"unexpected {type(exc).__name__} from aiomysql", sent=Sent.UNKNOWN, cause=exc)
 
 
@@ -139,7 +146,9 @@ def _answered(exc: err.MySQLError) -> RouterError:
     text = str(exc.args[1]) if len(exc.args) > 1 else ""
     kind = _class_of(exc, code)
     sent = Sent.ANSWERED if kind is errors.StatementTimeout else None
-    error = kind(_message(kind, code, text), code=str(code) if code else None, sent=sent, cause=exc)
+    broke = exc.__cause__ if code == _UNREACHABLE else None  # says more than aiomysql, which names the host
+    message = sockets.words(broke) if isinstance(broke, OSError) else _message(kind, code, text)
+    error = kind(message, code=str(code) if code else None, sent=sent, cause=exc)
     if isinstance(error, errors.IntegrityError):
         label, _, name = _name(text).partition(" ")
         error.constraint = name if label in ("key", "constraint") else None

@@ -8,10 +8,12 @@ from typing import Any, cast
 import asyncpg
 
 from router.drivers import postgresql_outcomes
-from router.drivers.driver import Connection, Driver, Endpoint, Location, Mark, Outcome
+from router.drivers.driver import Connection, Driver, Endpoint, Location, Mark, Outcome, Reading
 from router.drivers.postgresql_errors import translate
-from router.errors import DatabaseNotFound, RouterError, TransactionAborted
+from router.drivers.sockets import keep_alive, peer_of
+from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
 from router.identifiers import quote
+from router.positions import Lsn
 from router.rows import Column, Result, Row
 from router.statements import Dialect, Statement
 from router.tenants import Placement
@@ -28,6 +30,15 @@ _RESET = (
 _BIND = (
     "SELECT pg_catalog.set_config('search_path', $1, false), "
     "EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $2)"
+)
+# One text for both roles. received_tli is NULL without pg_monitor, and nobody needs it then.
+_PROBE = (
+    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+    "ELSE pg_current_wal_insert_lsn() END - '0/0', CASE WHEN pg_is_in_recovery() "
+    "THEN (SELECT received_tli FROM pg_stat_wal_receiver) "
+    "ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END, "
+    "(SELECT system_identifier FROM pg_control_system()), "
+    "current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
 )
 _PREPARED = 200  # prepared statements kept per connection
 # How often a server at work looks whether its client is still there (PostgreSQL 14 and later).
@@ -96,6 +107,11 @@ class PostgresqlConnection(Connection):
     def closed(self) -> bool:
         return self._raw.is_closed()
 
+    @property
+    def peer(self) -> str | None:
+        raw: Any = self._raw
+        return peer_of(raw._transport)
+
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         statement = self._young.get(sql) or await self._prepare(sql, timeout)
         try:
@@ -125,13 +141,23 @@ class PostgresqlConnection(Connection):
 
     async def _prepare(self, sql: str, timeout: float | None) -> _Prepared:
         """Return a prepared statement; two generations, so that a hit is one look-up."""
-        statement = self._old.pop(sql, None) or _Prepared(await self._raw.prepare(sql, timeout=timeout))
+        statement = self._old.pop(sql, None) or _Prepared(await self._parse(sql, timeout))
         if not self._kept:
             return statement  # unnamed on the server, the next one takes its place
         if len(self._young) >= self._kept:
             self._old, self._young = self._young, {}
         self._young[sql] = statement
         return statement
+
+    async def _parse(self, sql: str, timeout: float | None) -> Any:
+        """Let the server prepare a statement; what is lost here has not run."""
+        try:
+            return await self._raw.prepare(sql, timeout=timeout)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as exc:
+            error = translate(exc)
+        if isinstance(error, ConnectionLost):
+            error.sent = Sent.NO
+        raise error
 
     async def _forget(self) -> None:
         """Drop what was prepared, and the types known, before a schema change; the next try starts anew."""
@@ -204,6 +230,16 @@ class PostgresqlConnection(Connection):
         if not self.pooled:  # there the session is no longer ours, and nothing was changed in it
             await self._raw.execute(_RESET, timeout=timeout)
 
+    async def probe(self) -> Reading:
+        row = await self._raw.fetchrow(_PROBE)
+        if row is None:
+            raise ConnectionLost("the server answered a probe with nothing")
+        standby, position, timeline, identity, block, segment = row
+        where: Lsn | None = None
+        if position is not None:
+            where = Lsn(int(position)) if standby else Lsn.of_insert(int(position), block, int(segment))
+        return Reading(not standby, where, timeline, None if identity is None else str(identity))
+
     async def close(self, timeout: float) -> None:
         await self._raw.close(timeout=timeout)
 
@@ -216,9 +252,10 @@ class PostgresqlDriver(Driver):
 
     name = "asyncpg"
     dialect = Dialect.POSTGRESQL
+    probes = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
-        pooled = endpoint.rules.pooled
+        pooled = endpoint.setup.pooled
         options: dict[str, Any] = {**endpoint.options, **({"statement_cache_size": 0} if pooled else {})}
         settings = {**_settings(endpoint), **options.pop("server_settings", {})}
         try:
@@ -228,7 +265,7 @@ class PostgresqlDriver(Driver):
             without = {name: value for name, value in settings.items() if name not in _CHECK}
             raw = await _connect(endpoint, timeout, without, options)
         connection = PostgresqlConnection(raw, options.get("statement_cache_size", _PREPARED), pooled)
-        if endpoint.rules.resolve and not endpoint.readonly:
+        if endpoint.setup.resolve and not endpoint.readonly:
             try:
                 await connection.mark_transactions(timeout)
             except BaseException:
@@ -263,12 +300,12 @@ def _settings(endpoint: Endpoint) -> dict[str, str]:
     """Return the settings that a session starts with; a reset of it returns to them."""
     # the lexer reads a backslash in a plain string as itself
     settings = {"application_name": endpoint.application, "standard_conforming_strings": "on"}
-    if endpoint.rules.pooled:
+    if endpoint.setup.pooled:
         return settings  # PgBouncer keeps track of these two, and refuses a client that asks for others
     if endpoint.readonly:
         settings["default_transaction_read_only"] = "on"
-    if endpoint.rules.wall is not None:
-        settings["statement_timeout"] = f"{endpoint.rules.wall * 1000:.0f}"
+    if endpoint.setup.wall is not None:
+        settings["statement_timeout"] = f"{endpoint.setup.wall * 1000:.0f}"
     return {**settings, **_CHECK}
 
 
@@ -289,4 +326,5 @@ async def _connect(
         record_class=PostgresqlRow,
         **options,
     )
+    keep_alive(cast("Any", raw)._transport)
     return raw

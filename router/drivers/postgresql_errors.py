@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import ssl
 
 import asyncpg
 
 from router import errors
+from router.drivers import sockets
 from router.errors import RouterError, Sent
 
 # PostgreSQL manual, appendix A "Error Codes". The longest matching prefix wins.
@@ -87,6 +89,8 @@ def translate(exc: BaseException) -> RouterError:
     """Return our error for one of asyncpg's or of the socket's."""
     if isinstance(exc, RouterError):
         return exc
+    if isinstance(exc, ssl.SSLError):  # before the rest: a refused certificate is a ValueError too
+        return errors.ConnectionLost(sockets.words(exc), cause=exc)
     # asyncpg raises the server's DataError class also for arguments that it could not encode itself
     found = re.match(r"invalid input for query argument \$(\d+)", str(exc))
     if isinstance(exc, asyncpg.PostgresError) and found is None:
@@ -109,7 +113,8 @@ def translate(exc: BaseException) -> RouterError:
         # answers that do not fit its state, seen when the server ends the session in mid-statement
         return errors.ConnectionLost("the connection is out of step with the server", cause=exc)
     if isinstance(exc, OSError):
-        return errors.ConnectionLost(f"the connection broke: {type(exc).__name__}", cause=exc)
+        no_tls = "rejected SSL upgrade" in str(exc)  # asyncpg's own words
+        return errors.ConnectionLost(sockets.NO_TLS if no_tls else sockets.words(exc), cause=exc)
     return errors.ServerError(f"unexpected {type(exc).__name__} from asyncpg", sent=Sent.UNKNOWN, cause=exc)
 
 

@@ -11,15 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from router.drivers.driver import Connection
+from router.topology import Node
 
 _STEP = 0.02  # seconds between sweeps: how late the end of a statement may be found
+_LONG = 0.5  # seconds after which a running statement may mean that its server is frozen
 
 
 class Deadlines:
     """Watch the statements that run now; what runs too long is cancelled like by ``asyncio.timeout``."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], suspect: Callable[[Node], None] = lambda node: None
+    ) -> None:
         self._clock = clock
+        self._suspect = suspect  # is told of nodes on which a statement runs for long
         self._loop: asyncio.AbstractEventLoop | None = None  # the one of the first statement
         self._running: dict[Connection, tuple[float, asyncio.Task[Any], int]] = {}
         self._late: set[Connection] = set()
@@ -64,10 +69,15 @@ class Deadlines:
     def _sweep(self) -> None:
         self._timer = None
         now = self._clock()
+        slow: set[Node] = set()
         for connection, (deadline, task, _) in self._running.items():
+            if now - connection.lent_at > _LONG and connection.node is not None:
+                slow.add(connection.node)
             if deadline <= now and connection not in self._late:
                 self._late.add(connection)
                 task.cancel()
+        for node in slow:
+            self._suspect(node)
         if self._running and self._loop is not None:
             self._timer = self._loop.call_later(_STEP, self._sweep)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import ConnectError, ConnectionLost, RouterClosed, RouterError, Sent, StatementTimeout
+from router.errors import ConnectError, ConnectionLost, RouterError, Sent, StatementTimeout
 from router.pools.reaper import Reaper
 
 
@@ -20,24 +20,27 @@ class Opener:
         self._endpoint = endpoint
         self._driver = driver
         self._reaper = reaper
-        self._under_way: set[asyncio.Task[Connection]] = set()
+        self._under_way: dict[asyncio.Task[Connection], RouterError | None] = {}  # and why it was given up
 
     async def open(self, timeout: float) -> Connection | RouterError:
         """Return a connection, or the error; ``timeout`` is in seconds."""
         task = asyncio.get_running_loop().create_task(self._driver.connect(self._endpoint, timeout))
-        self._under_way.add(task)
+        self._under_way[task] = None
         try:
             await asyncio.wait((task,), timeout=timeout)
         except BaseException:
             self._abandon(task)
             raise
         finally:
-            self._under_way.discard(task)
+            why = self._under_way.pop(task)
+        if why is not None:
+            self._abandon(task)
+            return why
         if not task.done():
             self._abandon(task)
             return self._error(ConnectError(f"no answer within {timeout:.3g} s"))
         if task.cancelled():
-            return RouterClosed(f"the pool of {self._endpoint.node.label} was closed. Open a new router")
+            return self._error(ConnectError("the attempt was given up"))
         exc = task.exception()
         if exc is None:
             return task.result()
@@ -45,9 +48,10 @@ class Opener:
             raise exc.with_traceback(None)
         return self._error(_as_connect_error(self._driver.translate(exc), timeout))
 
-    def cancel(self) -> None:
-        """Give up on all that is under way; who waits for it is told that the pool is closed."""
+    def cancel(self, why: RouterError) -> None:
+        """Give up on all that is under way; who waits for it is told ``why``."""
         for task in self._under_way:
+            self._under_way[task] = why
             task.cancel()
 
     def _abandon(self, task: asyncio.Task[Connection]) -> None:

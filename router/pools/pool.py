@@ -17,7 +17,7 @@ from enum import Enum
 
 from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import PoolTimeout, RouterClosed, RouterError
+from router.errors import ConnectError, PoolTimeout, RouterClosed, RouterError
 from router.pools.deadlines import Deadlines
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper
@@ -57,6 +57,7 @@ class _Turn(Enum):
     OPEN = "open"  # a slot is reserved for it, to open a connection of its own
     LATE = "late"  # its time is up
     CLOSED = "closed"  # the pool is
+    LEFT = "left"  # the node has another role now, or does not answer
 
 
 class Pool:
@@ -108,6 +109,7 @@ class Pool:
             elif connection.expires_at <= now:
                 self._retire(connection, "lifetime")
             else:
+                connection.lent_at = now
                 self._used.add(connection)
                 return connection
         return None
@@ -163,6 +165,8 @@ class Pool:
                 self._waiting.remove(waiter)
         if turn is _Turn.CLOSED:
             raise self._closed_error()
+        if turn is _Turn.LEFT:
+            raise self._left_error()
         return turn
 
     def _pass_on(self, turn: Connection | _Turn) -> None:
@@ -211,7 +215,8 @@ class Pool:
             raise opened
         self._opened += 1
         opened.id = self._opened
-        opened.opened_at = opened.used_at = now
+        opened.node = self.endpoint.node
+        opened.opened_at = opened.used_at = opened.lent_at = now
         # jittered, or all connections of a burst would expire at the same moment
         opened.expires_at = now + self.limits.lifetime * (1 - self._rng.uniform(0, 0.1))
         self._tell(events.ConnectionOpened, now - started)
@@ -272,6 +277,7 @@ class Pool:
             return
         while self._waiting:
             if _resolve(self._waiting.popleft(), connection):
+                connection.lent_at = self._clock()
                 self._used.add(connection)
                 return
         connection.used_at = self._clock()
@@ -339,6 +345,40 @@ class Pool:
             self.limits.max,
         )
 
+    def drain(self) -> None:
+        """Close idle connections now and lent ones when they come back: the server has another role."""
+        self._leave()
+        for connection in self._used:
+            connection.dirt = Dirt.DISCARD
+
+    def abort(self) -> None:
+        """Cut all connections, so that who waits for the server's answer need not: it does not answer."""
+        self._leave()
+        self._opener.cancel(self._left_error())
+        for connection in self._used:
+            connection.terminate()
+
+    def relocate(self, addresses: frozenset[str]) -> None:
+        """Let go of connections to an address that the server's name does not lead to any more."""
+        for connection in [each for each in self._idle if each.peer not in (None, *addresses)]:
+            self._idle.remove(connection)
+            self._retire(connection, "moved")
+        for connection in self._used:
+            if connection.peer not in (None, *addresses):
+                connection.dirt = Dirt.DISCARD
+
+    def _leave(self) -> None:
+        while self._idle:
+            self._retire(self._idle.pop(), "left")
+        while self._waiting:
+            _resolve(self._waiting.popleft(), _Turn.LEFT)
+
+    def _left_error(self) -> ConnectError:
+        node = self.endpoint.node
+        return ConnectError(f"{node.label} does not answer, or has another role than {node.role} now").at(
+            cluster=node.cluster, node=node.name
+        )
+
     def _closed_error(self) -> RouterClosed:
         return RouterClosed(f"the pool of {self.endpoint.node.label} is closed. Open a new router")
 
@@ -349,7 +389,7 @@ class Pool:
             _resolve(self._waiting.popleft(), _Turn.CLOSED)
         while self._idle:
             self._retire(self._idle.pop(), "closed")
-        self._opener.cancel()
+        self._opener.cancel(self._closed_error())
         if self._size:
             self._empty = self._empty or asyncio.Event()
             try:

@@ -13,6 +13,7 @@ from router.errors import RouterClosed
 from router.pools.deadlines import Deadlines
 from router.pools.pool import Limits, Pool, PoolStatus
 from router.pools.reaper import Reaper
+from router.topology import Node
 
 _FAREWELL = 1.0  # seconds for orderly good-byes when the grace is used up
 _SWEEP = 5.0  # seconds between sweeps for idle connections, jittered
@@ -28,14 +29,15 @@ class Pools:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: random.Random,
+        suspect: Callable[[Node], None] = lambda node: None,
     ) -> None:
         self._emit = emit
         self._clock = clock
         self._wall = wall
         self._rng = rng
-        self._reaper = Reaper()
-        self._deadlines = Deadlines(clock)
-        self._pools: dict[tuple[str, str, str], Pool] = {}
+        self.reaper = Reaper()
+        self._deadlines = Deadlines(clock, suspect)
+        self._pools: dict[tuple[str, str, str, str], Pool] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -44,7 +46,8 @@ class Pools:
 
         Raises RouterClosed after close: a pool made then would never be closed.
         """
-        key = (endpoint.node.label, endpoint.database, endpoint.login.username)
+        node = endpoint.node
+        key = (node.label, node.role, endpoint.database, endpoint.login.username)
         found = self._pools.get(key)
         if found is None:
             if self._closed:
@@ -53,7 +56,7 @@ class Pools:
                 endpoint,
                 driver,
                 limits,
-                reaper=self._reaper,
+                reaper=self.reaper,
                 deadlines=self._deadlines,
                 emit=self._emit,
                 clock=self._clock,
@@ -69,6 +72,24 @@ class Pools:
             await asyncio.sleep(_SWEEP * self._rng.uniform(0.8, 1.2))
             for pool in list(self._pools.values()):
                 pool.sweep()
+
+    def leave(self, node: Node) -> None:
+        """Give up what is open to a server in its role; what runs there comes to its end."""
+        for pool in self._pools.values():
+            if pool.endpoint.node is node:
+                pool.drain()
+
+    def abort(self, node: Node) -> None:
+        """Cut all that is open to a server, in whatever role it was opened."""
+        for pool in self._pools.values():
+            if pool.endpoint.node.label == node.label:
+                pool.abort()
+
+    def relocate(self, node: Node, addresses: frozenset[str]) -> None:
+        """Let go of connections to where the server's name does not lead any more."""
+        for pool in self._pools.values():
+            if pool.endpoint.node.label == node.label:
+                pool.relocate(addresses)
 
     def status(self) -> tuple[PoolStatus, ...]:
         """Return the numbers of all pools."""
@@ -86,5 +107,5 @@ class Pools:
             self._sweeper = None
         left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
         self._deadlines.close()
-        await self._reaper.drain(max(end - loop.time(), _FAREWELL))
+        await self.reaper.drain(max(end - loop.time(), _FAREWELL))
         return sum(left)
