@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from router.addresses import Addresses
 from router.balancing import Policy, choose
-from router.drivers.driver import Connection, Driver, Endpoint, Login
+from router.budget import RetryBudget
+from router.drivers.driver import Connection, Driver, Endpoint, Login, Setup
 from router.errors import MissingExtra
 from router.health import Health
 from router.holding import Holding, Patience
@@ -37,6 +38,7 @@ class Access:
     monitor: Login | None  # None: whoever serves the node's requests
     tls: Any  # what Endpoint.tls takes
     limits: Limits
+    setup: Setup = field(default_factory=Setup)
 
     def login(self, role: Role) -> Login:
         """Return who serves requests on the node in a role."""
@@ -67,7 +69,10 @@ class Backend:
         self.holding = Holding(health, patience, clock)
         self.volatility = Volatility(clock) if driver.dialect is Dialect.POSTGRESQL else None
         self.refused: dict[str, None] = {}  # texts that a replica refused as writes, oldest first
+        self.requests = 0  # ever asked for, units of work included; read when a retry is wanted
+        self.pooled = access[cluster.primary.name].setup.pooled
         self.clock = clock
+        self._budget = RetryBudget(clock())
         self._access = access
         self._pools = pools
         self._policy = policy
@@ -84,6 +89,10 @@ class Backend:
         """Return the candidate to use now."""
         self._choices += 1
         return choose(self._policy, candidates, self.health.load, self._rng, self._choices)
+
+    def may_retry(self) -> bool:
+        """Take one of the retries that the cluster may still make; tell whether there was one."""
+        return self._budget.take(self.clock(), self.requests)
 
     async def look(self, database: str, deadline: float) -> None:
         """Have the servers probed, and wait until enough is known to begin; only a first use waits."""
@@ -123,6 +132,7 @@ class Backend:
             tls=self._access[node.name].tls,
             options=self.cluster.options,
             extensions=self._extensions,
+            setup=self._access[node.name].setup,
         )
 
     def _probed(self, name: str) -> Endpoint:

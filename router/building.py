@@ -13,7 +13,7 @@ from router.balancing import Policy
 from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
 from router.credentials import Credentials
 from router.drivers import tls
-from router.drivers.driver import Login
+from router.drivers.driver import Login, Setup
 from router.drivers.registry import driver_for
 from router.execution import Executor
 from router.health import Health
@@ -39,8 +39,12 @@ def backends(
     config: Config, pools: Pools, emit: Callable[[events.Event], None], clocks: Clocks, rng: random.Random
 ) -> dict[str, Backend]:
     """Return the backend of every cluster, by its name."""
+    longest: dict[str, float] = {}
+    for tenant in config.tenants.values():
+        limit = tenant.settings.statement_timeout
+        longest[tenant.cluster] = max(longest.get(tenant.cluster, limit), limit)
     return {
-        name: backend(name, cluster, config.source, pools, emit, clocks, rng)
+        name: backend(name, cluster, config.source, pools, emit, clocks, rng, longest.get(name))
         for name, cluster in config.clusters.items()
     }
 
@@ -53,14 +57,16 @@ def backend(
     emit: Callable[[events.Event], None],
     clocks: Clocks,
     rng: random.Random,
+    longest: float | None = None,
 ) -> Backend:
-    """Return the backend of one cluster."""
+    """Return the backend of one cluster; ``longest`` is the most that a statement of its tenants may take."""
     described, driver = cluster(name, config), driver_for(config.engine)
     configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
+    setup = _setup(config, longest)
     access = {
-        node.name: _access(config, configured[index], folder, driver_limit=1)
+        node.name: _access(config, configured[index], folder, setup, driver_limit=1)
         if config.engine == "sqlite"
-        else _access(config, configured[index], folder)
+        else _access(config, configured[index], folder, setup)
         for index, node in enumerate(described.nodes)
     }
     health = Health(
@@ -117,7 +123,9 @@ def cluster(name: str, config: ClusterConfig) -> Cluster:
         database=config.database or "",
         # a reader over the write-ahead log sees every commit that ended before its statement began
         replicas_current=config.engine == "sqlite",
-        options=config.options,
+        options={**config.options, "server_settings": config.server_settings}
+        if config.server_settings
+        else config.options,
     )
 
 
@@ -134,8 +142,18 @@ def _node(cluster_name: str, config: NodeConfig, role: Role, name: str | None = 
     )
 
 
+def _setup(config: ClusterConfig, longest: float | None) -> Setup:
+    # Later than any client's deadline, so that it ends only what the client could not cancel.
+    wall = None if longest is None else longest + max(1.0, longest / 10)
+    return Setup(wall, config.resolve_commits, config.pooler == "transaction")
+
+
 def _access(
-    config: ClusterConfig, node_config: NodeConfig, folder: Path, driver_limit: int | None = None
+    config: ClusterConfig,
+    node_config: NodeConfig,
+    folder: Path,
+    setup: Setup,
+    driver_limit: int | None = None,
 ) -> Access:
     monitor = config.credentials.monitor if config.credentials is not None else None
     context = tls.context(
@@ -152,6 +170,7 @@ def _access(
         None if monitor is None else _login(monitor),
         context,
         Limits(min(limits.min, most), most, limits.idle, limits.lifetime, limits.waiting, limits.leak_after),
+        setup,
     )
 
 

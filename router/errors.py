@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import NamedTuple, Self
+from typing import Self
+
+from router.frames import drop_frames
+from router.problem import Problem as Problem
 
 
 class Sent(Enum):
@@ -21,18 +24,6 @@ class Sent(Enum):
     UNKNOWN = "unknown"  # sent, no answer: a write may or may not have been applied
 
 
-def _drop_frames(exc: BaseException | None) -> None:
-    """Drop the tracebacks of an exception and of all that led to it: frames hold passwords and values."""
-    seen: set[int] = set()
-    left = [exc]
-    while left:
-        found = left.pop()
-        if found is not None and id(found) not in seen:
-            seen.add(id(found))
-            found.__traceback__ = None
-            left += [found.__cause__, found.__context__]
-
-
 _CONTEXT = ("tenant", "schema", "cluster", "node", "code", "fingerprint")
 
 
@@ -41,10 +32,12 @@ class RouterError(Exception):
 
     ``tenant``, ``schema``, ``cluster`` and ``node`` say where; ``code`` is the server's SQLSTATE, errno or
     SQLite name; ``fingerprint`` names the statement; ``sent`` says whether it can have had an effect;
-    ``attempts`` lists earlier tries of the same request.
+    ``attempts`` lists all tries of the same request, if there were several; ``retryable`` says that running
+    the whole transaction again is safe and may succeed.
     """
 
     sent: Sent = Sent.NO
+    retryable: bool = False
 
     def __init__(
         self,
@@ -64,7 +57,7 @@ class RouterError(Exception):
         self.fingerprint: str | None = None
         self.attempts: tuple[str, ...] = ()
         self.cause = cause
-        _drop_frames(cause)
+        drop_frames(cause)
         if sent is not None:
             self.sent = sent
 
@@ -93,28 +86,14 @@ class RouterError(Exception):
         facts = [f"{name}={value}" for name, value in self.context().items()]
         text = f"{self.message} [{' '.join(facts)}]" if facts else self.message
         if self.attempts:
-            text += f" (earlier attempts: {'; '.join(self.attempts)})"
-        return text
+            text += f" ({len(self.attempts)} attempts: {'; '.join(self.attempts)})"
+        return "; ".join([text, *getattr(self, "__notes__", ())])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
 
 # --- configuration and catalog ---------------------------------------------------------------------------
-
-
-class Problem(NamedTuple):
-    """Describe one mistake in the configuration: where it is, what it is, how to mend it."""
-
-    file: str
-    line: int  # 1-based; 0 where the file as a whole is meant
-    column: int  # 1-based
-    message: str
-    remedy: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.message}. {self.remedy}"
 
 
 class ConfigurationError(RouterError):
@@ -224,13 +203,19 @@ class StatementTimeout(RouterTimeout):
 class ConnectError(RouterError, ConnectionError):
     """Report that a connection could not be established; nothing was sent."""
 
+    retryable = True
+
 
 class AuthenticationFailed(ConnectError):
     """Report that the server refused the user name or password."""
 
+    retryable = False
+
 
 class DatabaseNotFound(ConnectError):
     """Report that the server does not have the database."""
+
+    retryable = False
 
 
 class TooManyConnections(ConnectError):
@@ -245,15 +230,18 @@ class ConnectionLost(RouterError, ConnectionError):
     """Report that an established connection broke; ``sent`` says whether a statement was on its way."""
 
     sent = Sent.UNKNOWN
+    retryable = True
 
 
 class CommitOutcomeUnknown(RouterError):
     """Report that a commit or autocommit write got no answer: it may have been applied, or not.
 
     It is never repeated by the router. Find out by reading (a unique request key helps), then decide.
+    ``transaction_id`` is the server's number of the transaction (PostgreSQL: xid), where it is known.
     """
 
     sent = Sent.UNKNOWN
+    transaction_id: str | None = None
 
 
 # --- answers of the server -------------------------------------------------------------------------------
@@ -308,8 +296,17 @@ class TransactionAborted(DatabaseError):
     """Report a statement in a transaction that an earlier error has already ended."""
 
 
+class TransactionLost(DatabaseError):
+    """Report that a commit got no answer, and that the server has rolled the transaction back."""
+
+    retryable = True
+    transaction_id: str | None = None
+
+
 class TransactionConflict(DatabaseError):
     """Base of conflicts between transactions; running the whole transaction again may succeed."""
+
+    retryable = True
 
 
 class Deadlock(TransactionConflict):
@@ -327,9 +324,13 @@ class LockTimeout(TransactionConflict):
 class StatementCancelled(DatabaseError):
     """Report that somebody else cancelled the statement on the server."""
 
+    retryable = True
+
 
 class StaleStatement(DatabaseError):
     """Report a prepared statement that a schema change made invalid; preparing it again helps."""
+
+    retryable = True
 
 
 class ServerError(DatabaseError):
@@ -409,5 +410,5 @@ def is_read_only(exc: BaseException) -> bool:
 
 
 def is_retryable(exc: BaseException) -> bool:
-    """Tell whether running the whole transaction again is safe and may succeed."""
-    return _is(exc, TransactionConflict)
+    """Tell whether running the whole transaction again is safe and may succeed; not if it may be applied."""
+    return any(error.retryable for error in _errors_in(exc)) and not _is(exc, CommitOutcomeUnknown)

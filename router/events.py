@@ -85,6 +85,17 @@ class RetryScheduled(Event):
 
 
 @dataclass(slots=True)
+class RetryDenied(Event):
+    """Tell that a failed attempt was not followed by another, to spare the cluster: see retry budget."""
+
+    tenant: str
+    cluster: str
+    node: str | None
+    error: str
+    code: str | None
+
+
+@dataclass(slots=True)
 class ConnectionEvent(Event):
     """Hold what all events about one physical connection share."""
 
@@ -153,6 +164,17 @@ class TransactionRolledBack(TransactionEvent):
 @dataclass(slots=True)
 class CommitUnknown(TransactionEvent):
     """Tell that a commit got no answer; see router.errors.CommitOutcomeUnknown."""
+
+
+@dataclass(slots=True)
+class CommitResolved(Event):
+    """Tell that the server was asked about a commit without an answer, and knew what became of it."""
+
+    tenant: str
+    node: Node  # that the commit was sent to
+    transaction_id: str
+    committed: bool
+    duration: float  # of finding out
 
 
 @dataclass(slots=True)

@@ -145,6 +145,7 @@ class Executor:
         Emits one RequestFinished or RequestFailed. Raises the error of the last attempt.
         """
         self.check_loop()
+        request.target.backend.requests += 1
         request.started = self.clock()
         backend = request.target.backend
         failure: BaseException
@@ -386,14 +387,15 @@ class Executor:
             run,
             first,
             policy=retries.Policy(settings.retry_attempts, settings.retry_min_wait, settings.retry_max_wait),
-            judge=lambda error: retries.judge(
-                error, idempotent=request.repeatable, on_replica=current.role is Role.REPLICA
-            ),
+            judge=lambda error: request.judge(error, on_replica=current.role is Role.REPLICA),
             sleep=asyncio.sleep,
             clock=self.clock,
             rng=self.rng,
+            started=request.started,
+            budget=request.target.backend.may_retry,
             deadline=request.deadline,
             before=lambda retry: self.teller.retry(request, retry),
+            denied=lambda error: self.teller.denied(request.target, error),
         )
 
     def _reroute(self, verdict: Verdict, request: Request) -> Route:

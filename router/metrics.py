@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from router.errors import UsageError
 from router.events import (
+    CommitResolved,
     CommitUnknown,
     ConnectionClosed,
     ConnectionFailed,
@@ -24,6 +25,7 @@ from router.events import (
     ReplicaChanged,
     RequestEvent,
     RequestFailed,
+    RetryDenied,
     RetryScheduled,
     SlowRequest,
     TransactionCommitted,
@@ -102,12 +104,14 @@ class Metrics:
         self.registry.register(self._requests)
         self._errors = counter("errors", "Requests that failed", "cluster", "error")
         self._retries = counter("retries", "Attempts that were followed by another", "error")
+        self._denied = counter("retries_denied", "Retries not made for want of retry budget", "cluster")
         self._opened = counter("connections_opened", "Connections established", "node")
         self._failed = counter("connections_failed", "Connections that could not be made", "node", "error")
         self._closed = counter("connections_closed", "Connections closed", "node", "reason")
         self._held = counter("connections_held", "Units of work that held one for too long", "node")
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
+        self._resolved = counter("commits_resolved", "Commits found out about", "cluster", "outcome")
         self._primaries = counter(
             "primary_changes", "Times that another server became the primary", "cluster"
         )
@@ -137,6 +141,8 @@ class Metrics:
         dispatcher.subscribe(RequestEvent, self._requests.count)
         dispatcher.subscribe(RequestFailed, self._on_failure)
         dispatcher.subscribe(RetryScheduled, self._on_retry)
+        dispatcher.subscribe(RetryDenied, self._on_retry_denied)
+        dispatcher.subscribe(CommitResolved, self._on_resolved)
         dispatcher.subscribe(SlowRequest, self._on_slow)
         dispatcher.subscribe(ConnectionOpened, self._on_opened)
         dispatcher.subscribe(ConnectionFailed, self._on_connection_failed)
@@ -154,6 +160,12 @@ class Metrics:
 
     def _on_retry(self, event: RetryScheduled) -> None:
         self._retries.labels(event.error).inc()
+
+    def _on_retry_denied(self, event: RetryDenied) -> None:
+        self._denied.labels(event.cluster).inc()
+
+    def _on_resolved(self, event: CommitResolved) -> None:
+        self._resolved.labels(event.node.cluster, "committed" if event.committed else "rolled_back").inc()
 
     def _on_slow(self, event: SlowRequest) -> None:
         self._slow.labels(_cluster(event.request)).inc()

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from router import events
 from router.errors import CommitOutcomeUnknown, RouterError
+from router.outcomes import settle
 from router.units import Unit
 
 
@@ -54,6 +55,13 @@ class Watcher:
         return (
             at, *asked, unit.node, role, reason, 1, 0.0, seconds, seconds, unit.context_id, (),
         )  # fmt: skip
+
+    async def settle(self, unknown: CommitOutcomeUnknown) -> RouterError | None:
+        """Find out what became of a commit: ``None`` if it was applied, else the error to raise."""
+        unit = self._unit
+        limit = unit.target.placement.settings.statement_timeout
+        failure = await settle(unit, unknown, unit.executor.clock() + limit)
+        return None if failure is None else unit.describe(failure)
 
     def ended(self, committed: bool, error: RouterError | None) -> None:
         """Emit the end of a transaction of the ORM's; the unit goes on, it may begin another."""

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from router import retries
 from router.backend import Target
 from router.consistency import Consistency
-from router.errors import CommitOutcomeUnknown, ParameterError, RouterError, StatementError
+from router.errors import (
+    CommitOutcomeUnknown,
+    ParameterError,
+    ReadOnlyViolation,
+    RouterError,
+    StatementError,
+)
 from router.lexer import check_characters
+from router.pooling import refusal
 from router.pools.lease import Lease
 from router.reasons import Reason
-from router.retries import outcome_unknown
+from router.retries import Verdict, outcome_unknown
 from router.routing import Intent
 from router.statements import Dialect, Dirt, Kind, Statement
 from router.topology import Node, Role
@@ -72,6 +80,14 @@ class Request:
         """Tell whether running the statement twice is the same as once."""
         return self.idempotent or self.read
 
+    def judge(self, error: RouterError, *, on_replica: bool) -> Verdict:
+        """Judge a failed attempt at this request."""
+        refused = isinstance(error, ReadOnlyViolation) and not on_replica
+        if refused and self.statement.kind is Kind.OTHER and not self.repeatable:
+            # a script, a procedure: what came before the statement that was refused may have been applied
+            return Verdict.RAISE
+        return retries.judge(error, idempotent=self.repeatable, on_replica=on_replica)
+
     def outcome(self, error: RouterError) -> RouterError:
         """Turn the error of a write without an answer into one of its own kind."""
         if self.repeatable or not outcome_unknown(error):
@@ -98,18 +114,25 @@ class Request:
         )
 
 
-def request_for(target: Target, affinity: Affinity, verb: str, sql: Any, params: Any, now: float) -> Request:
+def request_for(
+    target: Target, affinity: Affinity, verb: str, sql: Any, params: Any, now: float, *, inside: bool = False
+) -> Request:
     """Return a request whose deadline is ``now``; the caller sets deadline, intent and the like.
 
+    ``inside`` says that it is for an open transaction.
+
     Raises:
-        StatementError: the text cannot be run by this verb.
+        StatementError: the text cannot be run by this verb, or not through the cluster's pooler.
         ParameterError: parameters are missing or too many.
     """
     failure: RouterError
     try:
-        if isinstance(sql, str):
-            return _from_text(target, affinity, verb, sql, params, now)
-        return _from_construct(target, affinity, verb, sql, params, now)
+        made = (_from_text if isinstance(sql, str) else _from_construct)(
+            target, affinity, verb, sql, params, now
+        )
+        if not target.backend.pooled or (refused := refusal(made.statement, inside=inside)) is None:
+            return made
+        failure = StatementError(refused).at(fingerprint=made.statement.fingerprint)
     except RouterError as error:
         failure = error
     placement = target.placement

@@ -54,13 +54,8 @@ class Policy:
     max_wait: float = 1.0
 
 
-_CONNECTION = (ConnectError, ConnectionLost)
-_HOPELESS = (
-    AuthenticationFailed,
-    DatabaseNotFound,
-    NoPrimary,
-)  # kinds of ConnectError that no attempt will cure
-_TRANSIENT = (*_CONNECTION, TransactionConflict, StatementCancelled, ServerError)
+_HOPELESS = (AuthenticationFailed, DatabaseNotFound, NoPrimary)  # ConnectErrors that no attempt will cure
+_TRANSIENT = (ConnectError, ConnectionLost, TransactionConflict, StatementCancelled, ServerError)
 
 
 def judge(error: RouterError, *, idempotent: bool, on_replica: bool) -> Verdict:
@@ -71,7 +66,7 @@ def judge(error: RouterError, *, idempotent: bool, on_replica: bool) -> Verdict:
     """
     if isinstance(error, ReadOnlyViolation):
         # Refused, so not applied. What was the primary is none any more: the next attempt waits for the new.
-        again = idempotent or error.sent is not Sent.UNKNOWN
+        again = (idempotent or error.sent is not Sent.UNKNOWN) and role_changed(error)
         return Verdict.PRIMARY if on_replica else Verdict.AGAIN if again else Verdict.RAISE
     if isinstance(error, DatabaseNotFound) and on_replica:
         return Verdict.ELSEWHERE  # a replica may not have replayed the creation yet
@@ -91,11 +86,16 @@ def judge_transaction(error: RouterError, *, commit_sent: bool) -> bool:
 
     Without a commit sent the server has rolled back, or will when it notices that the connection is gone.
     """
-    if commit_sent and outcome_unknown(error):
+    if isinstance(error, CommitOutcomeUnknown) or (commit_sent and outcome_unknown(error)):
         return False
-    if isinstance(error, (TransactionConflict, StaleStatement, StatementCancelled)):
-        return True
-    return isinstance(error, _CONNECTION) and not isinstance(error, _HOPELESS)
+    if isinstance(error, NoPrimary):
+        return False  # which has been waited for already
+    return error.retryable or (isinstance(error, ReadOnlyViolation) and role_changed(error))
+
+
+def role_changed(error: ReadOnlyViolation) -> bool:
+    """Tell whether a primary that refuses a write may have become a replica; a SQLite file has no role."""
+    return not (error.code or "").startswith("SQLITE_")
 
 
 def outcome_unknown(error: RouterError) -> bool:
@@ -132,21 +132,32 @@ class _Loop:
         self,
         policy: Policy,
         judge: Callable[[RouterError], Verdict],
+        budget: Callable[[], bool],
         deadline: float,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self.policy, self.judge, self.deadline, self.clock, self.rng = policy, judge, deadline, clock, rng
+        self.policy, self.judge, self.budget = policy, judge, budget
+        self.deadline, self.clock, self.rng = deadline, clock, rng
         self.verdict = Verdict.RAISE
         self.moves = 0  # attempts that were sent elsewhere
+        self.refusals = 0  # by a primary that takes no writes
         self.failed: list[str] = []
+        self.spent = False
 
     def wanted(self, error: BaseException) -> bool:
         if not isinstance(error, RouterError):
             return False  # cancellation and foreign exceptions pass through at once
-        self.verdict = self.judge(error)
+        self.verdict = self._bounded(error, self.judge(error))
         self.moves += self.verdict is Verdict.ELSEWHERE
         return self.verdict is not Verdict.RAISE
+
+    def _bounded(self, error: RouterError, verdict: Verdict) -> Verdict:
+        """Let a change of roles explain one refusal to write, not two: the second is no accident."""
+        if verdict is Verdict.AGAIN and isinstance(error, ReadOnlyViolation):
+            self.refusals += 1
+            return verdict if self.refusals == 1 else Verdict.RAISE
+        return verdict
 
     def wait(self, state: RetryCallState) -> float:
         fresh_node = self.verdict is Verdict.ELSEWHERE and self.moves == 1
@@ -156,7 +167,16 @@ class _Loop:
 
     def stop(self, state: RetryCallState) -> bool:
         late = self.clock() + state.upcoming_sleep >= self.deadline
-        return late or state.attempt_number >= self.policy.attempts
+        if late or state.attempt_number >= self.policy.attempts:
+            return True
+        self.spent = not self.budget()  # last: what is refused for another reason costs nothing
+        return self.spent
+
+    def note(self, error: RouterError, started: float) -> None:
+        """Keep of a failed attempt what somebody on call wants to read: when, where, what."""
+        place = f" on {error.node}" if error.node else ""
+        code = f" ({error.code})" if error.code else ""
+        self.failed.append(f"{type(error).__name__}{code}{place} after {self.clock() - started:.3f} s")
 
 
 async def repeat(
@@ -168,35 +188,40 @@ async def repeat(
     sleep: Callable[[float], Awaitable[None]],
     clock: Callable[[], float],
     rng: random.Random,
+    started: float,
+    budget: Callable[[], bool],
     deadline: float = math.inf,
     before: Callable[[Retry], None] = lambda retry: None,
+    denied: Callable[[RouterError], None] = lambda error: None,
 ) -> T:
     """Go on after a first attempt that failed with ``first``, until one succeeds or none is allowed.
 
     ``run`` makes an attempt and is told the verdict on the failure before it; ``judge`` is asked once per
-    failure; ``before`` is told of each coming attempt before the wait. ``deadline`` is in seconds of
-    ``clock``: no wait begins that would end past it. Raises the last error, with the earlier ones listed in
-    its ``attempts``.
+    failure; ``before`` is told of each coming attempt before the wait. ``started`` is when the first attempt
+    began and ``deadline`` when all must be over, in seconds of ``clock``: no wait begins that would end past
+    it. ``budget`` takes one retry of those that the cluster may still make; if it has none, ``denied`` is
+    told. Raises the last error; if there were several, all are listed in its ``attempts``.
 
     The first attempt is made without this loop, which costs more than a cached statement; its error is
     played to tenacity as attempt 1 so that one place decides about all. Each call builds its own retry
     object: tenacity keeps the state of a call on it, and tasks that share one take each other's turns.
     """
-    loop = _Loop(policy, judge, deadline, clock, rng)
+    loop = _Loop(policy, judge, budget, deadline, clock, rng)
     pending: list[RouterError] = [first]
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RouterError):
-            loop.failed.append(
-                f"{type(error).__name__} on {error.node}" if error.node else type(error).__name__
-            )
             before(Retry(error, state.attempt_number, loop.verdict, state.upcoming_sleep))
 
     async def attempt() -> T:
-        if pending:
-            raise pending.pop()
-        return await run(loop.verdict)
+        try:
+            if pending:
+                raise pending.pop()
+            return await run(loop.verdict)
+        except RouterError as error:
+            loop.note(error, started)
+            raise
 
     retrying = AsyncRetrying(
         sleep=sleep,
@@ -209,5 +234,9 @@ async def repeat(
     try:
         return await retrying(attempt)
     except RouterError as error:
-        error.attempts = tuple(loop.failed)
+        if len(loop.failed) > 1:
+            error.attempts = tuple(loop.failed)
+        if loop.spent:
+            error.add_note("not tried again, to spare the cluster: its retries of the last 10 s are used up")
+            denied(error)
         raise

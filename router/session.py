@@ -222,14 +222,14 @@ class Session(Affinity, Queries):
     ) -> T:
         """Run ``function(tx, ...)`` in a transaction; run it whole again after a conflict.
 
-        A deadlock, a serialization failure, a lock that did not come free or a connection lost before the
-        commit was sent undo everything that the transaction did, so running it again is safe. What the
-        function does outside of the database is done again as well. Never repeated: an unknown outcome.
+        A deadlock, a serialization failure, a lock that did not come free, a connection lost before the
+        commit was sent, or a commit that the server says it has rolled back undo everything that the
+        transaction did, so running it again is safe. What the function does outside of the database is done
+        again as well. Never repeated: an unknown outcome.
         """
         settings = self._target.placement.settings
-        deadline = self._executor.clock() + (
-            self._timeout or settings.acquire_timeout + settings.statement_timeout
-        )
+        started = self._executor.clock()
+        deadline = started + (self._timeout or settings.acquire_timeout + settings.statement_timeout)
 
         async def once(verdict: Verdict) -> T:
             async with self.transaction() as transaction:
@@ -253,8 +253,11 @@ class Session(Affinity, Queries):
             sleep=asyncio.sleep,
             clock=self._executor.clock,
             rng=self._executor.rng,
+            started=started,
+            budget=self._target.backend.may_retry,
             deadline=deadline,
             before=self._tell_retry,
+            denied=lambda error: self._executor.teller.denied(self._target, error),
         )
 
     def _tell_retry(self, retry: retries.Retry) -> None:

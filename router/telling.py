@@ -88,6 +88,16 @@ class Teller:
         """Emit RetryScheduled for a whole transaction, or its begin."""
         self._retry(target, retry.error.fingerprint or "", None, retry)
 
+    def denied(self, target: Target, error: RouterError) -> None:
+        """Emit RetryDenied."""
+        placement = target.placement
+        name = type(error).__name__
+        self.emit(
+            events.RetryDenied(
+                self.wall(), placement.tenant, placement.cluster.name, error.node, name, error.code
+            )
+        )
+
     def _retry(self, target: Target, fingerprint: str, request: Request | None, retry: Retry) -> None:
         error = retry.error
         self.emit(

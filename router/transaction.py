@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from router import events
 from router.errors import CommitOutcomeUnknown, RouterError, TransactionStateError
+from router.outcomes import settle
 from router.pools.lease import Lease
 from router.queries import Options, Params, PreparedStatement, Queries, seconds
 from router.requests import Request, request_for
@@ -57,23 +58,36 @@ class Transaction(Queries):
 
         Raises:
             CommitOutcomeUnknown: the server did not answer; the transaction may have been applied.
+            TransactionLost: the server did not answer, but was asked and has rolled it back.
             TransactionStateError: the transaction is not open.
         """
         unit, lease = self._unit, self._unit.lease
         unit.executor.check_loop()
-        failure: BaseException
+        limit = unit.target.placement.settings.statement_timeout
+        deadline = unit.executor.clock() + limit
+        failure: BaseException | None
         try:
-            await lease.commit(unit.target.placement.settings.statement_timeout)
+            await lease.commit(limit)
         except BaseException as exc:
             failure = exc
         else:
-            unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
-            unit.close()
-            unit.tell(events.TransactionCommitted)
-            return
-        await self._commit_failed(lease, failure)
+            failure = None
+        if isinstance(failure, CommitOutcomeUnknown):
+            failure = await self._settled(failure, deadline)
+        if failure is not None:
+            await self._commit_failed(lease, failure)
+        unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
+        unit.close()
+        unit.tell(events.TransactionCommitted)
 
-    async def _commit_failed(self, lease: Lease, failure: BaseException) -> None:
+    async def _settled(self, unknown: CommitOutcomeUnknown, deadline: float) -> BaseException | None:
+        """Return what is left of an unknown outcome once the server was asked about it."""
+        try:
+            return await settle(self._unit, unknown, deadline)
+        except BaseException as exc:  # cancelled while asking: as unknown as before
+            return exc
+
+    async def _commit_failed(self, lease: Lease, failure: BaseException) -> NoReturn:
         unit = self._unit
         unknown = isinstance(failure, CommitOutcomeUnknown) or not isinstance(failure, RouterError)
         if unknown:
@@ -121,7 +135,7 @@ class Transaction(Queries):
         unit = self._unit
         lease = unit.lease
         now = unit.executor.clock()
-        request = request_for(unit.target, unit.affinity, verb, sql, params, now)
+        request = request_for(unit.target, unit.affinity, verb, sql, params, now, inside=True)
         limit = timeout or unit.timeout or unit.target.placement.settings.statement_timeout
         request.deadline = now + limit
         request.context_id = unit.context_id

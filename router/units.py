@@ -67,6 +67,7 @@ class Unit:
         executor = self.executor
         executor.check_loop()
         self.began = executor.clock()
+        self.target.backend.requests += 1
         settings = self.target.placement.settings
         deadline = self.began + (self.timeout or settings.acquire_timeout + settings.statement_timeout)
         backend = self.target.backend
@@ -148,8 +149,11 @@ class Unit:
             sleep=asyncio.sleep,
             clock=self.executor.clock,
             rng=self.executor.rng,
+            started=self.began,
+            budget=self.target.backend.may_retry,
             deadline=deadline,
             before=lambda retry: self.executor.teller.unit_retry(self.target, retry),
+            denied=lambda error: self.executor.teller.denied(self.target, error),
         )
 
     def close(self) -> Node:

@@ -189,6 +189,47 @@ async def test_idle_connections_that_died_are_not_noticed_by_the_caller(
     assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 1
 
 
+@POSTGRESQL
+async def test_a_switchover_costs_no_read_and_no_transaction(
+    router: Router, engine: Engine, items: str
+) -> None:
+    """All connections are ended at once, again and again: reads and session.run get through.
+
+    (fault cases 1, 2, 10)
+    """
+    await router.execute(f"INSERT INTO {items} (amount) VALUES (0)", tenant="acme")
+    await engine.settle()
+    done = asyncio.Event()
+    written = 0
+
+    async def add(tx: Any) -> None:
+        await tx.execute(f"UPDATE {items} SET amount = amount + 1")
+
+    async def work(writer: bool) -> None:
+        nonlocal written
+        while not done.is_set():
+            if not writer:
+                assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme") == 1
+                continue
+            with contextlib.suppress(errors.CommitOutcomeUnknown):
+                await router.session("acme").run(add)
+                written += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(work(number < 2))
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            for server in engine.server.servers:
+                await asyncio.to_thread(
+                    server.run,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'router_%'",
+                )
+        done.set()
+    amount = await router.fetch_value(f"SELECT amount FROM {items}", tenant="acme", primary=True)
+    assert written <= amount <= written + 6, "each of three rounds may leave one outcome of each writer open"
+
+
 def test_a_connection_closed_between_two_packets() -> None:
     """aiomysql then meets None in place of its reader: lost, outcome unknown, not a wrong parameter."""
     with pytest.raises(AttributeError) as caught:

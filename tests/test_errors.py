@@ -41,6 +41,13 @@ PREDICATES = {
         errors.Deadlock,
         errors.SerializationFailure,
         errors.LockTimeout,
+        errors.TransactionLost,
+        errors.StaleStatement,
+        errors.StatementCancelled,
+        errors.ConnectError,
+        errors.NoPrimary,
+        errors.TooManyConnections,
+        errors.ConnectionLost,
     },
 }
 
@@ -117,6 +124,16 @@ def test_predicates_end_on_circular_causes() -> None:
     assert not errors.is_deadlock(a)
 
 
+def test_an_unknown_outcome_is_never_retryable() -> None:
+    """What caused it may be run again by itself, but not if a commit was on its way (fault cases 2, 3)."""
+    lost = make(errors.ConnectionLost)
+    assert errors.is_retryable(lost)
+    unknown = errors.CommitOutcomeUnknown("boom", cause=lost)
+    assert not errors.is_retryable(unknown)
+    assert not errors.is_retryable(raised(unknown, explicit=True))
+    assert errors.is_retryable(errors.TransactionLost("boom", cause=lost))
+
+
 def test_predicates_are_false_for_foreign_errors() -> None:
     """A TimeoutError of somebody else is not ours."""
     assert not any(predicate(TimeoutError()) for predicate in PREDICATES)
@@ -130,7 +147,7 @@ def test_text_carries_the_context(kind: type[RouterError]) -> None:
     error.attempts = ("Deadlock on r1",)
     for text in (str(error), repr(error)):
         assert "[tenant=acme schema=analytics cluster=main node=r1 code=40001 fingerprint=f1]" in text
-        assert "earlier attempts: Deadlock on r1" in text
+        assert "(1 attempts: Deadlock on r1)" in text
     assert repr(error).startswith(kind.__name__)
 
 

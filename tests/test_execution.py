@@ -279,9 +279,30 @@ async def test_attempts_are_bounded_and_listed(server: Server) -> None:
         with pytest.raises(ConnectionLost) as caught:
             await router.fetch_all(READ, tenant="acme")
         assert heard.last.attempts == 4
-        assert len(caught.value.attempts) == 3
-        assert "earlier attempts: ConnectionLost on" in str(caught.value)
+        assert len(caught.value.attempts) == 4
+        assert "(4 attempts: ConnectionLost on" in str(caught.value)
         assert len(server.faults) == 16
+
+
+async def test_a_read_tries_each_replica_once_and_the_primary_last(server: Server) -> None:
+    """The first move is at once and the only quick one; nobody on call has to guess what was tried."""
+    slow = {"retries": {"attempts": 5, "min_wait": "20ms", "max_wait": "40ms"}}
+    async with opened(replicas=3, defaults=slow) as router:
+        heard = Recorder(router)
+        server.fail("fetch_all", LOST, breaks=True, times=20)
+        with pytest.raises(ConnectionLost) as caught:
+            await router.fetch_all(READ, tenant="acme")
+        retries = heard.of(RetryScheduled)
+        nodes = [each.node.name for each in retries if each.node]
+        assert sorted(nodes[:3]) == ["r1", "r2", "r3"]
+        assert (nodes[3:], caught.value.node) == (["primary"], "primary")
+        assert retries[0].delay == 0.0
+        assert all(each.delay > 0.0 for each in retries[1:])
+        tried = [each.split(" on ")[1].split(" after ")[0] for each in caught.value.attempts]
+        assert tried == [*nodes, "primary"]
+        after = [float(each.split(" after ")[1].removesuffix(" s")) for each in caught.value.attempts]
+        assert after == sorted(after)
+        assert after[-1] >= sum(each.delay for each in retries) - 0.001
 
 
 async def test_one_deadline_bounds_all_attempts(server: Server) -> None:

@@ -28,7 +28,8 @@ ANSWERED = [
     (errors.StatementCancelled, ELSEWHERE, AGAIN, RAISE),
     (errors.ServerError, ELSEWHERE, RAISE, RAISE),
     (errors.StaleStatement, AGAIN, AGAIN, AGAIN),
-    (errors.ReadOnlyViolation, PRIMARY, AGAIN, AGAIN),
+    (errors.ReadOnlyViolation, PRIMARY, AGAIN, AGAIN),  # on the primary: the roles are changing
+    (errors.TransactionLost, RAISE, RAISE, RAISE),  # of a transaction, never of one statement
     (errors.UniqueViolation, RAISE, RAISE, RAISE),
     (errors.ForeignKeyViolation, RAISE, RAISE, RAISE),
     (errors.NotNullViolation, RAISE, RAISE, RAISE),
@@ -112,7 +113,8 @@ def test_an_undeclared_write_is_never_run_twice(kind: type[RouterError]) -> None
         (errors.AuthenticationFailed, Sent.NO, False, False),
         (errors.UniqueViolation, Sent.ANSWERED, False, False),
         (errors.TransactionAborted, Sent.ANSWERED, False, False),
-        (errors.ReadOnlyViolation, Sent.ANSWERED, False, False),
+        (errors.ReadOnlyViolation, Sent.ANSWERED, True, True),
+        (errors.TransactionLost, Sent.ANSWERED, True, True),
         (errors.ServerError, Sent.ANSWERED, False, False),
     ],
 )
@@ -166,6 +168,8 @@ class Bench:
         self.given: list[Verdict] = []
         self.judged = 0
         self.verdict = verdict
+        self.left = 10_000  # retries that the budget still has
+        self.denied: list[RouterError] = []
         self.policy = Policy(attempts=attempts, min_wait=0.5, max_wait=8.0)
         self.deadline = deadline
 
@@ -199,9 +203,16 @@ class Bench:
             sleep=self.sleep,
             clock=lambda: self.now,
             rng=random.Random(2),
+            started=100.0,
+            budget=self.take,
             deadline=self.deadline,
             before=self.told.append,
+            denied=self.denied.append,
         )
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
 
 
 def boom(number: int = 0, node: str = "r1") -> RouterError:
@@ -217,13 +228,17 @@ async def test_a_second_attempt_may_succeed() -> None:
 
 
 async def test_attempts_count_the_first_one() -> None:
-    """Three attempts are the failed first and two more; the last error comes out with the earlier listed."""
+    """Three attempts are the failed first and two more; the last error comes out with all of them listed."""
     bench = Bench(attempts=3)
     last = boom(3, node="p")
     with pytest.raises(errors.ConnectError) as caught:
         await bench.run(boom(1, "r1"), boom(2, "r2"), last, "never")
     assert caught.value is last
-    assert caught.value.attempts == ("ConnectError on r1", "ConnectError on r2")
+    first, second, third = caught.value.attempts
+    assert first == "ConnectError on r1 after 0.000 s"
+    assert second.startswith("ConnectError on r2 after 0.")
+    assert third.startswith("ConnectError on p after ")
+    assert "(3 attempts: ConnectError on r1 after 0.000 s; " in str(caught.value)
     assert [retry.attempt for retry in bench.told] == [1, 2]
     assert len(bench.slept) == 2
     assert bench.judged == 3
@@ -259,6 +274,44 @@ async def test_the_first_move_to_another_node_does_not_wait() -> None:
     bench = Bench(AGAIN)
     await bench.run(boom(), "value")
     assert bench.slept[0] > 0.0
+
+
+async def test_a_second_refusal_to_write_is_final() -> None:
+    """Roles that are changing explain one refusal by a primary, and the wait before the one further try."""
+    refusals = [errors.ReadOnlyViolation(f"no {number}", code="25006").at(node="p") for number in range(3)]
+    bench = Bench(attempts=10)
+    assert await bench.run(refusals[0], "value") == "value"
+    assert bench.slept[0] > 0.0
+    bench = Bench(attempts=10)
+    with pytest.raises(errors.ReadOnlyViolation) as caught:
+        await bench.run(*refusals, "never")
+    assert caught.value is refusals[1]
+
+
+async def test_an_empty_budget_ends_it() -> None:
+    """No further attempt without budget; what is not wanted, or comes too late, takes none."""
+    bench, error = Bench(), boom()
+    bench.left = 1
+    with pytest.raises(errors.ConnectError, match="not tried again, to spare the cluster") as caught:
+        await bench.run(error, boom(2), "never")
+    assert (len(bench.given), bench.denied) == (1, [caught.value])
+    for bench in (Bench(RAISE), Bench(attempts=1), Bench(deadline=100.0)):
+        bench.left = 0
+        with pytest.raises(errors.ConnectError) as caught:
+            await bench.run(boom(), "never")
+        assert (bench.left, bench.denied) == (0, [])
+        assert "spare" not in str(caught.value)
+
+
+def test_what_a_second_run_cannot_cure_is_not_retryable() -> None:
+    """Who held a transaction open for too long would do it again; a SQLite file has no roles."""
+    slow = make(errors.ConnectionLost)
+    slow.retryable = False  # 25P03, 25P04
+    assert not judge_transaction(slow, commit_sent=False)
+    file = errors.ReadOnlyViolation("boom", code="SQLITE_READONLY")
+    assert not judge_transaction(file, commit_sent=False)
+    assert judge(file, idempotent=True, on_replica=False) is RAISE
+    assert judge(file, idempotent=True, on_replica=True) is PRIMARY
 
 
 @pytest.mark.parametrize("left", [0.0, 0.3, 2.0, 10.0])
@@ -302,6 +355,8 @@ async def test_cancelling_while_waiting_ends_it() -> None:
             sleep=asyncio.sleep,
             clock=asyncio.get_running_loop().time,
             rng=random.Random(1),
+            started=asyncio.get_running_loop().time(),
+            budget=lambda: True,
         )
     )
     await asyncio.sleep(0.01)

@@ -16,6 +16,11 @@ KNOWN_ENGINES = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 _KIN = {"mariadb": "mysql"}  # either scheme may stand in a URL of the other
 _SECRET_OPTION = re.compile("pass|secret|token", re.IGNORECASE)
+_POSTGRESQL_ONLY = ("extensions", "server_settings", "resolve_commits", "pooler")
+# What PgBouncer sets on each session that it lends (its manual, "track_extra_parameters" and before).
+_TRACKED = frozenset(
+    {"application_name", "client_encoding", "datestyle", "timezone", "standard_conforming_strings"}
+)
 _SQLITE_NEVER = ("host", "port", "url", "username", "password", "tls")
 
 
@@ -71,14 +76,17 @@ def check(cluster: ClusterConfig, folder: Path, known_engines: frozenset[str]) -
         return
     sqlite = cluster.engine == "sqlite"
     yield from _check_sqlite(cluster) if sqlite else _check_network(cluster)
-    if cluster.extensions and cluster.engine != "postgresql":
-        yield Found(("extensions",), "is for postgresql only", "Remove it", at_key=True)
+    for key in _POSTGRESQL_ONLY if cluster.engine != "postgresql" else ():
+        if getattr(cluster, key):
+            yield Found((key,), "is for postgresql only", "Remove it", at_key=True)
+    yield from _check_pooler(cluster)
     if cluster.connections.min > cluster.connections.max:
         yield Found(("connections", "min"), "is more than max", "Lower min or raise max")
-    for option in cluster.options:
-        if _SECRET_OPTION.search(option):
-            # options are shown as they are; a password among them would be too
-            yield Found(("options", option), "is a secret", "Put it under credentials", at_key=True)
+    for key in ("options", "server_settings"):
+        for option in getattr(cluster, key):
+            if _SECRET_OPTION.search(option):
+                # options are shown as they are; a password among them would be too
+                yield Found((key, option), "is a secret", "Put it under credentials", at_key=True)
     yield from _check_names(cluster)
     yield from _check_tls_files(cluster, folder)
     yield from _check_secrets(cluster)
@@ -151,6 +159,16 @@ def _check_url_database(cluster: ClusterConfig, here: Loc, database: str | None)
     expected = cluster.database or (cluster.primary.url.database if cluster.primary.url else None)
     if database != expected:
         yield Found(here, "names another database than the cluster", "Remove it from the url, or correct it")
+
+
+def _check_pooler(cluster: ClusterConfig) -> Iterator[Found]:
+    if cluster.pooler is None:
+        return
+    for setting in cluster.server_settings:
+        if setting.lower() not in _TRACKED:
+            fact = "cannot be set behind a pooler that gives each transaction another session"
+            remedy = "Set it on the server: ALTER ROLE ... SET, or in PgBouncer's connect_query"
+            yield Found(("server_settings", setting), fact, remedy, at_key=True)
 
 
 def _check_names(cluster: ClusterConfig) -> Iterator[Found]:

@@ -49,6 +49,13 @@ def _scalar(value: object) -> object:
     raise Flaw("must be text, a number, true or false", "Write a single value")
 
 
+def _setting(value: object) -> object:
+    """Return a setting as the text that a server reads."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(_scalar(value))
+
+
 def _isolation(value: object) -> object:
     if value == "row":
         raise Flaw("row is not available in this version", "Choose database or schema")
@@ -94,6 +101,7 @@ Scalar = Annotated[
     BeforeValidator(_scalar),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
+Setting = Annotated[str, BeforeValidator(_setting), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 Isolation = Annotated[Literal["database", "schema"], BeforeValidator(_isolation)]
 TenantId = Annotated[str, BeforeValidator(check_tenant_id), _named("[a-z0-9][a-z0-9_-]{0,62}")]
 PhysicalName = Annotated[str, BeforeValidator(check_physical_name), _named("[a-z_][a-z0-9_]{0,62}")]

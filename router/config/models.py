@@ -18,6 +18,7 @@ from router.config.fields import (
     Port,
     PositiveDuration,
     Scalar,
+    Setting,
     Size,
     TenantId,
     Text,
@@ -28,6 +29,7 @@ from router.config.urls import ServerUrl
 from router.consistency import Consistency
 
 TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+Pooler = Literal["transaction"]
 Balancing = Literal["weighted_random", "round_robin", "least_in_flight", "power_of_two"]
 
 
@@ -188,6 +190,12 @@ class ClusterConfig(Section):
     """PostgreSQL only: schemas of extensions, put after the tenant's own on its search_path."""
     options: dict[str, Scalar] = Field(default={}, repr=False)
     """Passed to the driver by name."""
+    server_settings: dict[str, Setting] = Field(default={}, repr=False)
+    """PostgreSQL only: settings of each connection's session; they win over the router's own."""
+    resolve_commits: bool = False
+    """PostgreSQL only: learn each transaction's number at its begin, and ask for its outcome if need be."""
+    pooler: Pooler | None = None
+    """PostgreSQL only: transaction, if the nodes are PgBouncers that lend a session for one transaction."""
 
     @property
     def nodes(self) -> tuple[NodeConfig, ...]:

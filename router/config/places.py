@@ -14,6 +14,7 @@ Place = tuple[Server, str, str | None]  # a schema of a database; with None all 
 def check(tenant: TenantFile, cluster: ClusterConfig) -> Iterator[Found]:
     """Yield what is wrong with where ``tenant`` is put on ``cluster``."""
     postgresql = cluster.engine == "postgresql"
+    yield from _check_pooler(tenant, cluster)
     if tenant.isolation == "database":
         if tenant.database is None:
             remedy = "Add database: the name of this tenant's own database"
@@ -33,6 +34,18 @@ def check(tenant: TenantFile, cluster: ClusterConfig) -> Iterator[Found]:
     if not postgresql and tenant.database is not None:
         remedy = "Remove it: on MySQL and MariaDB the schema is the database"
         yield Found(("database",), "is given beside schema", remedy, at_key=True)
+
+
+def _check_pooler(tenant: TenantFile, cluster: ClusterConfig) -> Iterator[Found]:
+    """Yield what needs a session of its own, where a pooler gives each transaction another one."""
+    if cluster.pooler is None:
+        return
+    fact = f"needs a search path, which pooler: {cluster.pooler} of its cluster does not keep"
+    if tenant.isolation != "database":
+        yield Found(("isolation",), f"is schema: it {fact}", "Choose isolation: database")
+    elif tenant.schemas:
+        remedy = "Give each its own tenant, or remove pooler and connect to the server itself"
+        yield Found(("schemas",), fact, remedy, at_key=True)
 
 
 class Claims:

@@ -11,6 +11,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
 from router.errors import RouterError
@@ -30,6 +31,15 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """Say how the sessions of a cluster are set up."""
+
+    wall: float | None = None  # seconds after which the server itself ends a statement
+    resolve: bool = False  # learn each transaction's number when it begins, to ask for its outcome later
+    pooled: bool = False  # a pooler between us and the server gives each transaction another session
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Describe what a pool's connections connect to."""
 
@@ -41,6 +51,23 @@ class Endpoint:
     options: Mapping[str, object] = field(default_factory=dict)
     extensions: tuple[str, ...] = ()  # PostgreSQL: schemas after the tenant's in the search path
     application: str = "router"
+    setup: Setup = Setup()
+
+
+class Mark(NamedTuple):
+    """Name a transaction so that another connection can ask what became of it."""
+
+    transaction_id: str
+    history: tuple[str, ...]  # the server's own; a number means something only in the history it is from
+
+
+class Outcome(Enum):
+    """Say what became of a transaction."""
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
+    OPEN = "open"  # the server is still at it
+    UNKNOWN = "unknown"  # the server cannot tell
 
 
 class Location(NamedTuple):
@@ -76,6 +103,7 @@ class Connection(ABC):
         "id",
         "in_transaction",
         "lent_at",
+        "mark",
         "node",
         "opened_at",
         "record",
@@ -87,6 +115,7 @@ class Connection(ABC):
         self.binding: str | None = None
         self.dirt: int = Dirt.NONE
         self.in_transaction = False
+        self.mark: Mark | None = None  # of the last transaction, where the server told it
         self.opened_at = 0.0
         self.used_at = 0.0
         self.lent_at = 0.0
@@ -154,6 +183,14 @@ class Connection(ABC):
     async def rollback(self, timeout: float | None) -> None:
         """Roll the transaction back."""
         await self.control("ROLLBACK", timeout)
+
+    def commits_again(self, error: RouterError) -> bool:
+        """Tell whether, after a commit that failed with ``error``, the transaction waits for another."""
+        return False
+
+    async def outcome(self, mark: Mark, timeout: float | None) -> Outcome:
+        """Ask what became of a transaction that began on another connection."""
+        return Outcome.UNKNOWN
 
     def survives(self, error: RouterError) -> bool:
         """Tell whether an open transaction is still open on the server, or refuses all else, after ``error``.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 import decimal
+import re
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import aiomysql
 from pymysql import err
@@ -16,7 +17,14 @@ from pymysql.constants import CLIENT, CR, FIELD_TYPE
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
 from router.drivers.sockets import NO_TLS, detached, keep_alive, peer_of
-from router.errors import ConfigurationError, Deadlock, Problem, RouterError, SerializationFailure
+from router.errors import (
+    ConfigurationError,
+    Deadlock,
+    LockTimeout,
+    Problem,
+    RouterError,
+    SerializationFailure,
+)
 from router.positions import MariadbGtid, MysqlGtids
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
@@ -30,6 +38,9 @@ _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
 _UNREADABLE = frozenset(
     {"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "ORACLE", "MSSQL", "DB2", "POSTGRESQL", "MAXDB"}
 )
+_LOCK_WAIT_TIMEOUT = 1205
+# MariaDB answers these with 1205 at once, as if the time for waiting were up; MySQL has a code for them.
+_UNWAITING = re.compile(r"\b(NOWAIT|WAIT\s+0)\b", re.IGNORECASE)
 _PROBE = "SELECT @@global.read_only, @@version"
 _MARIADB_POSITION = "SELECT @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
 _MYSQL_POSITION = "SELECT @@global.super_read_only, @@global.gtid_executed"
@@ -65,14 +76,18 @@ class MysqlConnection(Connection):
 
     interleaves = False  # a running statement's rows come before anything else on the wire
 
-    __slots__ = ("_initial", "_raw", "_readonly", "_transport")
+    __slots__ = ("_initial", "_raw", "_readonly", "_transport", "_unwaiting", "_wall")
 
-    def __init__(self, raw: aiomysql.Connection, initial: str, readonly: bool) -> None:
+    def __init__(
+        self, raw: aiomysql.Connection, initial: str, readonly: bool, wall: float | None = None
+    ) -> None:
         super().__init__()
         self._raw = raw
         self._transport: asyncio.Transport = raw._writer.transport  # aiomysql forgets it when it closes
         self._initial = initial
         self._readonly = readonly
+        self._wall = _Wall.of(raw, wall)
+        self._unwaiting = False  # the last statement that met a lock had asked not to wait
 
     @property
     def driver_connection(self) -> aiomysql.Connection:
@@ -93,7 +108,11 @@ class MysqlConnection(Connection):
             async with asyncio.timeout(timeout):
                 return await self._run(sql, args, None)
         cursor = await self._raw.cursor()
-        await cursor.execute(sql, _adapted(args) or None)
+        try:
+            await cursor.execute(sql, _adapted(args) or None)
+        except err.OperationalError as exc:
+            self._unwaiting = exc.args[0] == _LOCK_WAIT_TIMEOUT and _UNWAITING.search(sql) is not None
+            raise
         return cursor
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
@@ -146,6 +165,8 @@ class MysqlConnection(Connection):
         self, sql: str, args: tuple[object, ...], batch: int, timeout: float
     ) -> AsyncGenerator[list[Row], None]:
         async with asyncio.timeout(timeout):
+            if self._wall is not None:  # the statement runs until its last row is read, however late that is
+                await self._raw.query(f"SET SESSION {self._wall.at(0)}")
             cursor = await self._raw.cursor(aiomysql.SSCursor)
             await cursor.execute(sql, _adapted(args) or None)
         made = row_class(tuple(each[0] for each in cursor.description or ()))
@@ -156,6 +177,8 @@ class MysqlConnection(Connection):
                 break
             yield cast("list[Row]", list(map(made, rows)))
         await cursor.close()
+        if self._wall is not None:
+            await self.control(f"SET SESSION {self._wall.at(self._wall.limit)}", timeout)
 
     async def begin(self, *, readonly: bool, isolation: str | None, timeout: float | None) -> None:
         if isolation is not None:
@@ -168,7 +191,12 @@ class MysqlConnection(Connection):
 
     def survives(self, error: RouterError) -> bool:
         # these roll the whole transaction back, savepoints included (MariaDB manual, "InnoDB Lock Modes")
-        return not isinstance(error, Deadlock | SerializationFailure)
+        if isinstance(error, Deadlock | SerializationFailure):
+            return False
+        # This one rolls only the statement back, unless innodb_rollback_on_timeout is set: a commit would
+        # keep half of the transaction. A refusal to a statement that would not wait is no accident.
+        late = isinstance(error, LockTimeout) and error.code == str(_LOCK_WAIT_TIMEOUT)
+        return not late or self._unwaiting
 
     async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
         async with asyncio.timeout(timeout):
@@ -190,12 +218,19 @@ class MysqlConnection(Connection):
 
     async def set_up(self, timeout: float) -> None:
         """Set what a fresh session needs: strings as the lexer and the driver read them, and read-only."""
+        wall, changes = self._wall, []
         async with asyncio.timeout(timeout):
-            await self._raw.query("SELECT @@SESSION.sql_mode")
-            modes = str(self._raw._result.rows[0][0]).split(",")
+            await self._raw.query(f"SELECT @@SESSION.sql_mode, {wall.name if wall else 0}")
+            mode, found = self._raw._result.rows[0]
+            modes = str(mode).split(",")
             if not _UNREADABLE.isdisjoint(modes):
-                kept = ",".join(mode for mode in modes if mode not in _UNREADABLE)
-                await self._raw.query(f"SET SESSION sql_mode = '{kept}'")
+                changes.append(f"sql_mode = '{','.join(each for each in modes if each not in _UNREADABLE)}'")
+            if wall is not None and 0 < float(found) < wall.limit:
+                self._wall = None  # whoever runs the server has set a nearer one
+            elif wall is not None:
+                changes.append(wall.at(wall.limit))
+            if changes:
+                await self._raw.query(f"SET SESSION {', SESSION '.join(changes)}")
             if self._readonly:
                 await self._raw.query(_READ_ONLY)
 
@@ -231,6 +266,30 @@ class MysqlConnection(Connection):
     def detach(self) -> Any:
         writer, self._raw._writer, self._raw._reader = self._raw._writer, None, None
         return None if writer is None else detached(writer.transport)
+
+
+class _Wall(NamedTuple):
+    """Hold how this server ends statements by itself: MariaDB any of them, MySQL those that only read."""
+
+    variable: str
+    limit: float  # in the variable's unit
+
+    @classmethod
+    def of(cls, raw: aiomysql.Connection, seconds: float | None) -> _Wall | None:
+        """Return the wall, ``None`` for none; whoever sets it in an ``init_command`` knows better."""
+        if seconds is None:
+            return None
+        mariadb = "mariadb" in raw.server_version.lower()
+        wall = cls("max_statement_time", seconds) if mariadb else cls("max_execution_time", seconds * 1000)
+        return None if wall.variable in (raw.init_command or "").lower() else wall
+
+    @property
+    def name(self) -> str:
+        return f"@@SESSION.{self.variable}"
+
+    def at(self, limit: float) -> str:
+        """Return the assignment of a limit; 0 is none."""
+        return f"{self.variable} = {limit:.{3 if self.variable == 'max_statement_time' else 0}f}"
 
 
 def _adapted(args: tuple[object, ...]) -> tuple[object, ...]:
@@ -303,7 +362,7 @@ class MysqlDriver(Driver):
         )
         try:
             await raw._connect()
-            connection = MysqlConnection(raw, endpoint.database, endpoint.readonly)
+            connection = MysqlConnection(raw, endpoint.database, endpoint.readonly, endpoint.setup.wall)
             keep_alive(connection._transport)
             await connection.set_up(timeout)
         except BaseException:

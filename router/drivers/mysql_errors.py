@@ -32,6 +32,7 @@ _CODES: dict[int, type[RouterError]] = {
     1290: errors.ReadOnlyViolation,
     1792: errors.ReadOnlyViolation,
     1836: errors.ReadOnlyViolation,
+    3100: errors.ReadOnlyViolation,
     1317: errors.StatementCancelled,
     1969: errors.StatementTimeout,
     3024: errors.StatementTimeout,
@@ -62,7 +63,9 @@ _CODES: dict[int, type[RouterError]] = {
     1041: errors.ServerError,
     1114: errors.ServerError,
 }
-_LOST = frozenset({1053, 1158, 1159, 1160, 1161, 1180, 1927, 2006, 2013, 2014, 2027, 2055, 4031})
+_OPTION = 1290
+_READ_ONLY = re.compile("read.only", re.IGNORECASE)
+_LOST = frozenset({1053, 1158, 1159, 1160, 1161, 1180, 1181, 1927, 2006, 2013, 2014, 2027, 2055, 4031})
 _DATA = frozenset({1230, 1264, 1265, 1292, 1366, 1406, 1411, 1441, 1690, 3140, 3141, 4038})
 # Texts of these name tables, columns, users and settings only.
 _SPEAKING = frozenset(
@@ -72,6 +75,8 @@ _UNREACHABLE = 2003
 
 
 def _class_of(exc: err.MySQLError, code: int) -> type[RouterError]:
+    if code == _OPTION and not _READ_ONLY.search(str(exc.args[-1])):
+        return errors.DatabaseError  # another option of the server forbids it, on every node
     if code in _CODES:
         return _CODES[code]
     if code in _LOST:

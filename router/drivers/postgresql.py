@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import asyncpg
 
-from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
+from router.drivers import postgresql_outcomes
+from router.drivers.driver import Connection, Driver, Endpoint, Location, Mark, Outcome, Reading
 from router.drivers.postgresql_errors import translate
 from router.drivers.sockets import detached, keep_alive, peer_of
 from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
@@ -40,6 +41,8 @@ _PROBE = (
     "current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
 )
 _PREPARED = 200  # prepared statements kept per connection
+# How often a server at work looks whether its client is still there (PostgreSQL 14 and later).
+_CHECK = {"client_connection_check_interval": "5s"}
 _STALE = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.InvalidSQLStatementNameError,
@@ -82,11 +85,13 @@ class _Prepared:
 class PostgresqlConnection(Connection):
     """A connection of asyncpg."""
 
-    __slots__ = ("_kept", "_old", "_raw", "_run", "_young")
+    __slots__ = ("_history", "_kept", "_old", "_raw", "_run", "_young", "pooled")
 
-    def __init__(self, raw: asyncpg.Connection, kept: int = _PREPARED) -> None:
+    def __init__(self, raw: asyncpg.Connection, kept: int = _PREPARED, pooled: bool = False) -> None:
         super().__init__()
         self._raw = raw
+        self._history: tuple[str, ...] | None = None  # of the server; None: transactions are not marked
+        self.pooled = pooled
         # What asyncpg's fetch() does in the end. Called with a prepared statement of our own it saves four
         # coroutines and a look-up by three keys for each request, a quarter of what a small read costs.
         self._run: Any = cast("Any", raw)._protocol.bind_execute
@@ -171,7 +176,11 @@ class PostgresqlConnection(Connection):
     async def stream(
         self, sql: str, args: tuple[object, ...], batch: int, timeout: float
     ) -> AsyncGenerator[list[Row], None]:
-        cursor = await self._raw.cursor(sql, *args, timeout=timeout)
+        if self.pooled:  # unnamed: what asyncpg names would stay in a session that others get next
+            statement = await self._raw.prepare(sql, name="", timeout=timeout)
+            cursor = await statement.cursor(*args, timeout=timeout)
+        else:
+            cursor = await self._raw.cursor(sql, *args, timeout=timeout)
         while rows := await cursor.fetch(batch, timeout=timeout):
             yield cast("list[Row]", rows)
 
@@ -179,7 +188,20 @@ class PostgresqlConnection(Connection):
         text = "BEGIN"
         if isolation is not None:
             text += f" ISOLATION LEVEL {isolation.upper()}"
-        await self._raw.execute(text + (" READ ONLY" if readonly else ""), timeout=timeout)
+        self.mark = None
+        if readonly or self._history is None:
+            await self._raw.execute(text + (" READ ONLY" if readonly else ""), timeout=timeout)
+            return
+        await self._raw.execute(text + postgresql_outcomes.TELL, timeout=timeout)
+        told = postgresql_outcomes.told(self._raw.get_settings().application_name)
+        self.mark = Mark(told, self._history) if told else None
+
+    async def mark_transactions(self, timeout: float) -> None:
+        """Learn the number of each transaction that begins from now on, for :meth:`outcome`."""
+        self._history = await postgresql_outcomes.history(self._raw, timeout)
+
+    async def outcome(self, mark: Mark, timeout: float | None) -> Outcome:
+        return await postgresql_outcomes.outcome(self._raw, mark, timeout)
 
     async def control(self, text: str, timeout: float | None) -> None:
         await self._raw.execute(text, timeout=timeout)
@@ -205,7 +227,8 @@ class PostgresqlConnection(Connection):
             )
 
     async def reset(self, timeout: float) -> None:
-        await self._raw.execute(_RESET, timeout=timeout)
+        if not self.pooled:  # there the session is no longer ours, and nothing was changed in it
+            await self._raw.execute(_RESET, timeout=timeout)
 
     async def probe(self) -> Reading:
         row = await self._raw.fetchrow(_PROBE)
@@ -242,29 +265,23 @@ class PostgresqlDriver(Driver):
     probes = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
-        connect: Any = asyncpg.connect  # its stubs know neither record_class nor a TLS mode as text
-        # the lexer reads a backslash in a plain string as itself
-        settings = {"application_name": endpoint.application, "standard_conforming_strings": "on"}
-        if endpoint.readonly:
-            settings["default_transaction_read_only"] = "on"
-        node = endpoint.node
-        options: dict[str, Any] = dict(endpoint.options)
-        settings.update(options.pop("server_settings", {}))
-        raw = await connect(
-            host=node.host,
-            port=node.port,
-            user=endpoint.login.username,
-            password=await endpoint.login.password(),
-            database=endpoint.database,
-            # False, not None: asyncpg reads None as "prefer", which may fall back to plain text
-            ssl=False if endpoint.tls is None else endpoint.tls,
-            timeout=timeout,
-            server_settings=settings,
-            record_class=PostgresqlRow,
-            **options,
-        )
-        keep_alive(raw._transport)
-        return PostgresqlConnection(raw, options.get("statement_cache_size", _PREPARED))
+        pooled = endpoint.setup.pooled
+        options: dict[str, Any] = {**endpoint.options, **({"statement_cache_size": 0} if pooled else {})}
+        settings = {**_settings(endpoint), **options.pop("server_settings", {})}
+        try:
+            raw = await _connect(endpoint, timeout, settings, options)
+        except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
+            # an older server or a relative of PostgreSQL's does not have it, another system cannot do it
+            without = {name: value for name, value in settings.items() if name not in _CHECK}
+            raw = await _connect(endpoint, timeout, without, options)
+        connection = PostgresqlConnection(raw, options.get("statement_cache_size", _PREPARED), pooled)
+        if endpoint.setup.resolve and not endpoint.readonly:
+            try:
+                await connection.mark_transactions(timeout)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     def translate(self, exc: BaseException) -> RouterError:
         return translate(exc)
@@ -287,3 +304,37 @@ class PostgresqlDriver(Driver):
 
         adapt: Any = AsyncAdapt_asyncpg_connection
         return adapt(dialect.loaded_dbapi, connection.driver_connection)
+
+
+def _settings(endpoint: Endpoint) -> dict[str, str]:
+    """Return the settings that a session starts with; a reset of it returns to them."""
+    # the lexer reads a backslash in a plain string as itself
+    settings = {"application_name": endpoint.application, "standard_conforming_strings": "on"}
+    if endpoint.setup.pooled:
+        return settings  # PgBouncer keeps track of these two, and refuses a client that asks for others
+    if endpoint.readonly:
+        settings["default_transaction_read_only"] = "on"
+    if endpoint.setup.wall is not None:
+        settings["statement_timeout"] = f"{endpoint.setup.wall * 1000:.0f}"
+    return {**settings, **_CHECK}
+
+
+async def _connect(
+    endpoint: Endpoint, timeout: float, settings: dict[str, str], options: dict[str, Any]
+) -> asyncpg.Connection:
+    connect: Any = asyncpg.connect  # its stubs know neither record_class nor a TLS mode as text
+    raw: asyncpg.Connection = await connect(
+        host=endpoint.node.host,
+        port=endpoint.node.port,
+        user=endpoint.login.username,
+        password=await endpoint.login.password(),
+        database=endpoint.database,
+        # False, not None: asyncpg reads None as "prefer", which may fall back to plain text
+        ssl=False if endpoint.tls is None else endpoint.tls,
+        timeout=timeout,
+        server_settings=settings,
+        record_class=PostgresqlRow,
+        **options,
+    )
+    keep_alive(cast("Any", raw)._transport)
+    return raw

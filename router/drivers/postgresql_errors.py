@@ -37,7 +37,6 @@ _CLASSES: dict[str, type[RouterError]] = {
     "3F": errors.InvalidStatement,
     "53": errors.ServerError,
     "53300": errors.TooManyConnections,
-    "53400": errors.TooManyConnections,
     "55": errors.DatabaseError,
     "55006": errors.LockTimeout,
     "55P03": errors.LockTimeout,
@@ -45,12 +44,17 @@ _CLASSES: dict[str, type[RouterError]] = {
     "57P01": errors.ConnectionLost,
     "57P02": errors.ConnectionLost,
     "57P03": errors.ConnectError,
+    "57P04": errors.ConnectionLost,
     "57P05": errors.ConnectionLost,
     "58": errors.ServerError,
     "XX": errors.ServerError,
 }
 # Classes whose texts speak of names and settings, never of a row's values.
 _SPEAKING = ("0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58")
+
+
+# The caller held its transaction open for too long: with the same work it would again.
+_TOO_SLOW = frozenset({"25P03", "25P04"})
 
 
 def class_of(code: str) -> type[RouterError]:
@@ -120,10 +124,18 @@ def _answered(exc: asyncpg.PostgresError) -> RouterError:
         return errors.StaleStatement(
             "a schema change made the prepared statement invalid", code=code, cause=exc
         )
+    if code == "08P01" and "startup parameter" in str(exc):
+        # PgBouncer's words, which name the setting
+        return errors.ConnectError(
+            f"{exc.args[0]}. Set pooler: transaction on the cluster if this is PgBouncer",
+            code=code,
+            cause=exc,
+        )
     kind = class_of(code)
     # asyncpg reports a connection that dies mid-statement as 08003 although the statement was sent
     sent = Sent.UNKNOWN if issubclass(kind, errors.ConnectionLost) else None
     error = kind(_message(exc, code), code=code, sent=sent, cause=exc)
+    error.retryable = error.retryable and code not in _TOO_SLOW
     if isinstance(error, errors.IntegrityError):
         error.constraint = getattr(exc, "constraint_name", None)
         error.column = getattr(exc, "column_name", None)

@@ -20,7 +20,7 @@ from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.sqlite_errors import translate
-from router.errors import DatabaseNotFound, RouterError, Sent, ServerError
+from router.errors import DatabaseNotFound, LockTimeout, RouterError, Sent, ServerError
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -304,6 +304,10 @@ class SqliteConnection(Connection):
 
     async def rollback(self, timeout: float | None) -> None:
         await self._call(timeout, _rollback)
+
+    def commits_again(self, error: RouterError) -> bool:
+        # a busy file keeps the transaction open, waiting for its COMMIT (sqlite.org/lang_transaction.html)
+        return isinstance(error, LockTimeout) and bool(self._raw.in_transaction)
 
     def survives(self, error: RouterError) -> bool:
         # a full disk, an I/O error and an interrupted write roll back (sqlite.org/lang_transaction.html)

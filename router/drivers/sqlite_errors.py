@@ -26,8 +26,8 @@ _CODES: dict[int, type[RouterError]] = {
     sqlite3.SQLITE_MISMATCH: errors.DataError,
     sqlite3.SQLITE_TOOBIG: errors.DataError,
     sqlite3.SQLITE_RANGE: errors.ParameterError,
-    sqlite3.SQLITE_CANTOPEN: errors.ConnectError,
-    sqlite3.SQLITE_NOTADB: errors.ConnectError,
+    sqlite3.SQLITE_CANTOPEN: errors.DatabaseNotFound,  # a reader may need the writer to make the WAL first
+    sqlite3.SQLITE_NOTADB: errors.DatabaseNotFound,
     sqlite3.SQLITE_IOERR: errors.ServerError,
     sqlite3.SQLITE_FULL: errors.ServerError,
     sqlite3.SQLITE_CORRUPT: errors.ServerError,

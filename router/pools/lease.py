@@ -25,6 +25,7 @@ from router.retries import outcome_unknown
 from router.rows import Row
 
 _CONTROL = 5.0  # seconds for begin and rollback where the caller names no limit
+_PAUSE = 0.01  # seconds between two attempts at a commit that found the file busy
 
 
 class Watch(Protocol):
@@ -35,6 +36,9 @@ class Watch(Protocol):
 
     def failed(self, sql: str, kind: str, seconds: float, error: RouterError) -> None:
         """Take note of a statement that failed."""
+
+    async def settle(self, unknown: CommitOutcomeUnknown) -> RouterError | None:
+        """Find out what became of a commit: ``None`` if it was applied, else the error to raise."""
 
     def ended(self, committed: bool, error: RouterError | None) -> None:
         """Take note of the end of a transaction; with an error the commit failed."""
@@ -147,21 +151,29 @@ class Lease:
         Raises:
             CommitOutcomeUnknown: the server did not answer.
         """
-        unknown: RouterError
-        try:
-            await self.run("commit", None, limit=timeout)
-        except RouterError as error:
-            if not outcome_unknown(error):
-                raise
-            unknown = CommitOutcomeUnknown(
-                f"the server did not answer the commit ({error.message}): it may have been applied, or not. "
-                "Read before you repeat it",
-                code=error.code,
-                cause=error,
-            ).at(cluster=error.cluster, node=error.node)
-        else:
-            self.connection.in_transaction = False
-            return
+        connection, clock, left = self.connection, self.pool.clock, timeout
+        deadline = clock() + timeout
+        while True:
+            try:
+                await self.run("commit", None, limit=left)
+            except RouterError as error:
+                failure = error
+            else:
+                connection.in_transaction = False
+                return
+            left = deadline - clock() - _PAUSE
+            if left <= 0 or not connection.commits_again(failure):
+                break
+            await asyncio.sleep(_PAUSE)
+        if not outcome_unknown(failure):
+            raise failure
+        unknown = CommitOutcomeUnknown(
+            f"the server did not answer the commit ({failure.message}): it may have been applied, or not. "
+            "Read before you repeat it",
+            code=failure.code,
+            cause=failure,
+        ).at(cluster=failure.cluster, node=failure.node)
+        unknown.transaction_id = connection.mark.transaction_id if connection.mark else None
         raise unknown
 
     async def rollback(self, timeout: float = _CONTROL) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only
 
 from router.drivers.driver import Driver
-from router.errors import RouterError, StatementError, router_error
+from router.errors import CommitOutcomeUnknown, RouterError, StatementError, router_error
 from router.pools.lease import Lease
 from router.rows import Column, Result, Row, row_class
 
@@ -186,14 +186,17 @@ def _commit(connection: Any) -> None:
     lease = _lease_of(connection)
     if lease is None or not lease.transactional or not lease.connection.in_transaction:
         return
+    failure: RouterError | None = None
     try:
         await_only(lease.commit())
     except RouterError as error:
-        if lease.watch is not None:
-            lease.watch.ended(True, error)
-        raise
+        failure = error
     if lease.watch is not None:
-        lease.watch.ended(True, None)
+        if isinstance(failure, CommitOutcomeUnknown):
+            failure = await_only(lease.watch.settle(failure))
+        lease.watch.ended(True, failure)
+    if failure is not None:
+        raise failure
 
 
 def _rollback(connection: Any) -> None:

@@ -1,6 +1,6 @@
 """Install the servers that the tests need: ``python -m tests.servers.install``.
 
-With ``bench`` behind it also the proxies that ``make bench`` compares with.
+With ``bench`` behind it also the proxy that only ``make bench`` compares with.
 Quick when all are there. As root on a Debian-like system it installs what is missing from the system's own
 packages; elsewhere it says in one line what to do, and the tests of a missing server skip (with ``CI=true``:
 fail). No service of the system is started: the tests start servers of their own.
@@ -20,8 +20,9 @@ _NEEDED = {
     "postgresql": ("postgres", "initdb", "pg_basebackup", "psql"),
     "mariadb-server": ("mariadbd",),
     "redis-server": ("redis-server",),
+    "pgbouncer": ("pgbouncer",),
 }
-_PROXIES = {"pgbouncer": ("pgbouncer",), "pgpool2": ("pgpool",)}  # only `make bench` compares with them
+_PROXIES = {"pgpool2": ("pgpool",)}  # only `make bench` compares with them
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
