@@ -158,6 +158,9 @@ def _stop(raw: Any) -> object:
     """Close the file and end the thread; runs in it."""
     try:
         if raw._connection is not None:
+            # a cursor that somebody still holds keeps SQLite from closing, and from giving its lock back
+            with suppress(sqlite3.Error):
+                _rollback(raw._connection)
             raw._connection.close()
     finally:
         raw._connection = None

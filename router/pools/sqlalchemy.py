@@ -76,6 +76,8 @@ class Bridge:
         )
         dialect: Any = self._engine.dialect
         dialect.do_begin, dialect.do_commit, dialect.do_rollback = _begin, _commit, _rollback
+        # After a cancellation SQLAlchemy closes the connection, in a task that outlives the request.
+        dialect.do_close = dialect.do_terminate = _leave
         # Not by SQLAlchemy's events: with a single listener every statement takes the slower of its two ways.
         dialect.do_execute = self._watched(dialect.do_execute)
         dialect.do_executemany = self._watched(dialect.do_executemany)
@@ -112,6 +114,9 @@ class Bridge:
                     exc.router_error = error  # type: ignore[attr-defined]
                     if lease.watch is not None:
                         lease.watch.failed(statement, _kind(context), time.monotonic() - started, error)
+                raise
+            except BaseException:
+                lease.broken = "cancelled"
                 raise
             if lease.watch is not None:
                 lease.watch.finished(statement, _kind(context), time.monotonic() - started, cursor.rowcount)
@@ -174,6 +179,10 @@ def _lease_of(connection: Any) -> Lease | None:
     """Return the lease behind SQLAlchemy's connection; ``None`` while it asks the server's version."""
     record = getattr(connection, "_connection_record", None)
     return None if record is None else record.info.get("lease")
+
+
+def _leave(connection: Any) -> None:
+    """Leave a connection as it is: the lease gives it back, or has it closed."""
 
 
 def _begin(connection: Any) -> None:
