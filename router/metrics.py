@@ -23,6 +23,7 @@ from router.events import (
     RequestFailed,
     RetryScheduled,
     SlowRequest,
+    StatementsLeft,
     TransactionCommitted,
     TransactionEvent,
     TransactionRolledBack,
@@ -103,6 +104,7 @@ class Metrics:
         self._failed = counter("connections_failed", "Connections that could not be made", "node", "error")
         self._closed = counter("connections_closed", "Connections closed", "node", "reason")
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
+        self._left = counter("statements_left", "Given-up statements that may run on", "node", "error")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
 
@@ -131,6 +133,7 @@ class Metrics:
         dispatcher.subscribe(ConnectionOpened, self._on_opened)
         dispatcher.subscribe(ConnectionFailed, self._on_connection_failed)
         dispatcher.subscribe(ConnectionClosed, self._on_closed)
+        dispatcher.subscribe(StatementsLeft, self._on_left)
         dispatcher.subscribe(TransactionEvent, self._on_transaction)
         self.registry.register(_Listeners(dispatcher, self._namespace))
 
@@ -154,6 +157,9 @@ class Metrics:
 
     def _on_closed(self, event: ConnectionClosed) -> None:
         self._closed.labels(event.node.label, event.reason).inc()
+
+    def _on_left(self, event: StatementsLeft) -> None:
+        self._left.labels(event.node.label, event.error).inc(event.count)
 
     def _on_transaction(self, event: TransactionEvent) -> None:
         self._transactions.labels(event.node.cluster, _OUTCOMES[type(event)]).inc()

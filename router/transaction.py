@@ -61,25 +61,30 @@ class Transaction(Queries):
         """
         unit, lease = self._unit, self._unit.lease
         unit.executor.check_loop()
-        failure: BaseException
+        failure: BaseException | None = None
         try:
             await lease.commit(unit.target.placement.settings.statement_timeout)
         except BaseException as exc:
             failure = exc
-        else:
+        if failure is None or not lease.connection.in_transaction:  # cancelled, but the answer came in time
             unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
             unit.close()
             unit.tell(events.TransactionCommitted)
-            return
+            if failure is None:
+                return
+            raise failure
         await self._commit_failed(lease, failure)
 
     async def _commit_failed(self, lease: Lease, failure: BaseException) -> None:
         unit = self._unit
-        unknown = isinstance(failure, CommitOutcomeUnknown) or not isinstance(failure, RouterError)
+        refused = isinstance(failure, RouterError)
+        unknown = isinstance(failure, CommitOutcomeUnknown) if refused else bool(lease.broken)
         if unknown:
             unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
-        else:
+        elif refused:
             await _undo(lease)  # SQLite leaves a transaction open whose commit found the file busy
+        else:
+            lease.broken = "cancelled"
         unit.close()
         if unknown:
             unit.tell(events.CommitUnknown)

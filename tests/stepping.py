@@ -142,7 +142,7 @@ def _cancel(task: "asyncio.Task[Any]", awaited: Any, *, late: bool) -> None:
         task.cancel()
 
 
-# --- what must hold afterwards -------------------------------------------------------------------------------
+# --- what must hold afterwards ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -177,8 +177,9 @@ async def cleaned(router: Router, timeout: float = 10.0) -> None:
     pools = router._pools
     assert pools is not None
     async with asyncio.timeout(timeout):
-        while len(pools._reaper):
-            await asyncio.sleep(0.001)
+        while tasks := set(pools._reaper._tasks):
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # for what they have handed over
     for pool in router.status().pools:
         assert (pool.in_use, pool.waiting, pool.size) == (0, 0, pool.idle), pool
         assert pool.size <= pool.max, pool

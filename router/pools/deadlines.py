@@ -49,6 +49,10 @@ class Deadlines:
             self._late.discard(connection)
             entry[1].uncancel()
 
+    def is_late(self, connection: Connection) -> bool:
+        """Tell whether the statement on ``connection`` is being cancelled by us."""
+        return connection in self._late
+
     def was_late(self, connection: Connection) -> bool:
         """Tell whether a cancellation was ours: call it once for a CancelledError, before :meth:`leave`.
 

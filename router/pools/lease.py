@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from router.drivers.driver import Connection
@@ -20,10 +21,12 @@ from router.errors import (
     Sent,
     TransactionAborted,
 )
+from router.pools.patience import Patience
 from router.pools.pool import Pool
 from router.retries import outcome_unknown
 from router.rows import Row
 
+_ANSWER = 1.0  # seconds that a cancellation waits for the answer to a commit
 _CONTROL = 5.0  # seconds for begin and rollback where the caller names no limit
 
 
@@ -144,25 +147,34 @@ class Lease:
     async def commit(self, timeout: float = _CONTROL) -> None:
         """Commit the transaction.
 
+        A cancellation waits a second for the answer: without it nobody could know what became of the
+        transaction. Raised afterwards, it leaves ``connection.in_transaction`` false if the commit was
+        applied, ``broken`` set if that is not known.
+
         Raises:
             CommitOutcomeUnknown: the server did not answer.
         """
-        unknown: RouterError
+        late = partial(self.pool.deadlines.is_late, self.connection)
+        error, cancelled = await Patience(self._commit(timeout), _ANSWER, late)
+        if error is None:
+            self.connection.in_transaction = False
+        failure = cancelled or error
+        if failure is not None:
+            raise failure
+
+    async def _commit(self, timeout: float) -> RouterError | None:
         try:
             await self.run("commit", None, limit=timeout)
         except RouterError as error:
             if not outcome_unknown(error):
-                raise
-            unknown = CommitOutcomeUnknown(
+                return error
+            return CommitOutcomeUnknown(
                 f"the server did not answer the commit ({error.message}): it may have been applied, or not. "
                 "Read before you repeat it",
                 code=error.code,
                 cause=error,
             ).at(cluster=error.cluster, node=error.node)
-        else:
-            self.connection.in_transaction = False
-            return
-        raise unknown
+        return None
 
     async def rollback(self, timeout: float = _CONTROL) -> None:
         """Roll the transaction back."""

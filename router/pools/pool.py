@@ -19,6 +19,7 @@ from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
 from router.errors import PoolTimeout, RouterClosed, RouterError
 from router.pools.deadlines import Deadlines
+from router.pools.killer import Killer
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper
 from router.statements import Dirt
@@ -82,6 +83,7 @@ class Pool:
         self.deadlines = deadlines
         self.clock = clock
         self._opener = Opener(endpoint, driver, reaper)
+        self._killer = Killer(endpoint, driver, reaper, clock, self._left_running)
         self._reaper = reaper
         self._emit = emit
         self._clock = clock
@@ -287,7 +289,12 @@ class Pool:
         self._forget(connection, "broken")
         connection.terminate()
 
+    def _left_running(self, error: RouterError, count: int) -> None:
+        """Tell of sessions that the server could not be asked to end."""
+        self._emit(events.StatementsLeft(self._wall(), self.endpoint.node, count, type(error).__name__))
+
     def _forget(self, connection: Connection, reason: str) -> None:
+        self._killer.kill(connection)
         self._tell(events.ConnectionClosed, self._clock() - connection.opened_at, reason=reason)
         self._free()
 

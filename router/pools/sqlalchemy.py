@@ -24,7 +24,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only
 
 from router.drivers.driver import Driver
-from router.errors import RouterError, StatementError, router_error
+from router.errors import CommitOutcomeUnknown, RouterError, StatementCancelled, StatementError, router_error
 from router.pools.lease import Lease
 from router.rows import Column, Result, Row, row_class
 
@@ -197,12 +197,23 @@ def _commit(connection: Any) -> None:
         return
     try:
         await_only(lease.commit())
-    except RouterError as error:
+    except BaseException as exc:
         if lease.watch is not None:
-            lease.watch.ended(True, error)
+            lease.watch.ended(True, _refusal(lease, exc))
         raise
     if lease.watch is not None:
         lease.watch.ended(True, None)
+
+
+def _refusal(lease: Lease, exc: BaseException) -> RouterError | None:
+    """Return what a commit that raised ended with; a cancelled one may have been applied, or not be known."""
+    if isinstance(exc, RouterError):
+        return exc
+    if not lease.connection.in_transaction:
+        return None
+    if lease.broken:
+        return CommitOutcomeUnknown("cancelled before the server answered the commit")
+    return StatementCancelled("cancelled after the server had refused the commit")
 
 
 def _rollback(connection: Any) -> None:
