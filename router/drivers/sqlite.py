@@ -113,6 +113,8 @@ class _Work:
 
     def __call__(self) -> Any:
         value: Any = None
+        if self._future is not None and self._future.cancelled() and self._function is not _stop:
+            return value  # given up before it began, when there was nothing yet to interrupt
         try:
             value = self._function(*self._args, **self._named)
         except BaseException as exc:
@@ -285,6 +287,7 @@ class SqliteConnection(Connection):
         if not self.closed:
             raw: Any = self._raw
             raw._running = False
+            raw._connection.interrupt()  # what still runs now is nobody's
             async with asyncio.timeout(timeout):
                 await _send(raw, _stop, (raw,))
 

@@ -373,8 +373,7 @@ class Pool:
         left = list(self._used)
         for connection in left:
             self._used.discard(connection)
-            self._forget(connection, "closed")
-            connection.terminate()
+            self._retire(connection, "closed")  # not cut at once: the server is to end its statement too
         return len(left)
 
 
