@@ -46,6 +46,7 @@ class Run:
     """Say what became of one run: whether it was broken off, and how it ended."""
 
     hit: bool
+    count: int  # suspensions
     value: Any = None
     error: BaseException | None = None
 
@@ -53,38 +54,38 @@ class Run:
 _breaker: ContextVar[Breaker | None] = ContextVar("breaker", default=None)
 
 
-class _Stepped:
-    """Await a coroutine and tell each of its suspensions."""
+class _Stepped(Coroutine[Any, Any, Any]):
+    """Be the coroutine that it wraps, but tell each of its suspensions."""
 
     def __init__(self, coro: Any, breaker: Breaker) -> None:
         self._coro, self._breaker = coro, breaker
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        error: BaseException | None = None
-        while True:
-            try:
-                awaited = self._coro.send(None) if error is None else self._coro.throw(error)
-            except StopIteration as stop:
-                return stop.value
-            error = None
-            self._breaker.suspended(awaited)
-            try:
-                yield awaited
-            except BaseException as exc:
-                error = exc
+    def send(self, value: Any) -> Any:
+        return self._told(self._coro.send(value))
+
+    def throw(self, *error: Any) -> Any:
+        return self._told(self._coro.throw(*error))
+
+    def _told(self, awaited: Any) -> Any:
+        self._breaker.suspended(awaited)
+        return awaited
+
+    def close(self) -> None:
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise NotImplementedError("only tasks drive it")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coro, name)  # its name, and the state that anyio looks at
 
 
 def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **given: Any) -> "asyncio.Task[Any]":
     """Make a task that tells its suspensions if the one that starts it does."""
     breaker = _breaker.get()
-    if breaker is None:
+    if breaker is None or getattr(coro, "__name__", "") == "_sweep":  # not part of what is broken off
         return asyncio.Task(coro, loop=loop, **given)
-
-    async def stepped() -> Any:
-        return await _Stepped(coro, breaker)
-
-    stepped.__qualname__ = getattr(coro, "__qualname__", stepped.__qualname__)
-    return asyncio.Task(stepped(), loop=loop, **given)
+    return asyncio.Task(_Stepped(coro, breaker), loop=loop, **given)
 
 
 @contextmanager
@@ -111,10 +112,10 @@ async def break_off(work: Callable[[], Coroutine[Any, Any, Any]], at: int, way: 
     try:
         value = await main
     except BaseException as exc:
-        return Run(breaker.hit, error=exc)
+        return Run(breaker.hit, breaker.count, error=exc)
     finally:
         breaker.ended = True
-    return Run(breaker.hit, value)
+    return Run(breaker.hit, breaker.count, value)
 
 
 async def _guarded(work: Callable[[], Coroutine[Any, Any, Any]], breaker: Breaker, way: str) -> Any:
@@ -153,8 +154,9 @@ class Traces:
     before: set["asyncio.Task[Any]"] = field(default_factory=set)
 
     def tasks(self) -> set["asyncio.Task[Any]"]:
-        """Return the tasks that were not there before."""
-        return {each for each in asyncio.all_tasks() - self.before if each is not asyncio.current_task()}
+        """Return the tasks that were not there before; a router's sweeper lives as long as the router."""
+        found = asyncio.all_tasks() - self.before - {asyncio.current_task()}
+        return {each for each in found if getattr(each.get_coro(), "__name__", "") != "_sweep"}
 
 
 @contextmanager

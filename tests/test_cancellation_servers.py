@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from router import Router
-from router.errors import RouterError, SerializationFailure, StatementTimeout
+from router.errors import RouterError, SerializationFailure, ServerError, StatementTimeout
 from router.events import (
     CommitUnknown,
     ConnectionClosed,
@@ -23,6 +23,7 @@ from router.events import (
 from tests.doubles import Server
 from tests.doubles import opened as scripted
 from tests.engines import POSTGRESQL, SERVED, Engine, Recorder, only
+from tests.stepping import cleaned, traces
 
 LONG = 30.0  # seconds that a statement would take
 SOON = 5.0  # far less, and far more than a loaded machine needs
@@ -373,3 +374,34 @@ async def test_a_cancelled_write_counts_as_written(server: Server) -> None:
             async with asyncio.timeout(0.05):
                 await session.execute("INSERT INTO t VALUES (1)")
         assert session.wrote
+
+
+# --- a driver that raises, at every call it gets ---------------------------------------------------------
+
+
+CALLS = ("connect", "bind", "begin", "fetch_all", "execute", "savepoint", "release", "rollback", "commit")
+
+
+@pytest.mark.parametrize("verb", CALLS)
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), ServerError("no"), TimeoutError()])
+async def test_any_call_of_the_driver_may_fail(server: Server, verb: str, error: Exception) -> None:
+    """Whatever call fails, and however, no connection stays lent and the next user is served."""
+    async with scripted(replicas=0, connections={"max": 1}) as router:
+        with traces():
+            for _ in range(2):  # the second on a connection that is there already
+                server.fail(verb, error, breaks=isinstance(error, OSError), times=5)
+                with suppress(RouterError):
+                    async with router.session("acme") as session:
+                        await session.fetch_all("SELECT 1")
+                with suppress(RouterError, LookupError):
+                    async with router.session("globex") as session, session.transaction() as tx:
+                        await tx.fetch_all("SELECT 1")
+                        async with tx.savepoint():
+                            await tx.execute("INSERT INTO t VALUES (1)")
+                        if verb == "rollback":
+                            raise LookupError
+                server.faults.clear()
+                await cleaned(router)
+                assert len(await router.fetch_all("SELECT 1", tenant="acme")) == 1
+                await cleaned(router)
+                assert len(server.open) <= 1

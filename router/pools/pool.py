@@ -349,27 +349,32 @@ class Pool:
     def _closed_error(self) -> RouterClosed:
         return RouterClosed(f"the pool of {self.endpoint.node.label} is closed. Open a new router")
 
-    async def close(self, timeout: float) -> int:
-        """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
+    def shut(self) -> None:
+        """Refuse new work; close what is idle, give up on what is being opened, and tell who waits."""
         self.closed = True
         while self._waiting:
             _resolve(self._waiting.popleft(), _Turn.CLOSED)
         while self._idle:
             self._retire(self._idle.pop(), "closed")
         self._opener.cancel()
+
+    async def close(self, timeout: float) -> int:
+        """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
+        self.shut()
         if self._size:
             self._empty = self._empty or asyncio.Event()
             try:
                 async with asyncio.timeout(timeout):
                     await self._empty.wait()
             except TimeoutError:
-                return self._cut()
+                return self.cut()
             except BaseException:
-                self._cut()
+                self.cut()
                 raise
         return 0
 
-    def _cut(self) -> int:
+    def cut(self) -> int:
+        """Close all lent connections, whatever runs on them; return how many there were."""
         left = list(self._used)
         for connection in left:
             self._used.discard(connection)

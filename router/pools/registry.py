@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
 
 from router import events
 from router.drivers.driver import Driver, Endpoint
@@ -75,16 +74,28 @@ class Pools:
         return tuple(pool.status() for pool in self._pools.values())
 
     async def close(self, grace: float) -> int:
-        """Close all pools within ``grace`` seconds; return how many connections had to be cut."""
+        """Close all pools within ``grace`` seconds; return how many connections had to be cut.
+
+        Cancelled, it cuts all that is left at once.
+        """
         self._closed = True
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
+        try:
+            await self._stop_sweeping()
+            left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
+            await self._reaper.drain(max(end - loop.time(), _FAREWELL))
+        except BaseException:
+            for pool in self._pools.values():
+                pool.shut()
+                pool.cut()
+            raise
+        finally:
+            self._deadlines.close()
+        return sum(left)
+
+    async def _stop_sweeping(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+            await asyncio.wait((self._sweeper,))
             self._sweeper = None
-        left = await asyncio.gather(*(pool.close(grace) for pool in self._pools.values()))
-        self._deadlines.close()
-        await self._reaper.drain(max(end - loop.time(), _FAREWELL))
-        return sum(left)
