@@ -300,7 +300,7 @@ async def test_waiting_for_a_connection_may_be_cancelled(engine: Engine, way: st
                 await asyncio.wait((holding,))
 
     async def hold(router: Router) -> None:
-        async with router.session("acme").connection():
+        async with router.session("acme") as session, session.transaction():
             for _ in range(1_000):
                 if any(pool.waiting for pool in router.status().pools):
                     return

@@ -376,6 +376,37 @@ async def test_a_cancelled_write_counts_as_written(server: Server) -> None:
         assert session.wrote
 
 
+# --- whatever is met in the middle of a call is not used again ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "verb", ["bind", "fetch_all", "begin", "execute", "savepoint", "release", "rollback"]
+)
+async def test_a_connection_that_is_cancelled_at_work_is_closed(server: Server, verb: str) -> None:
+    """Between sending and the whole answer a connection belongs to nobody else any more (fault case 37)."""
+
+    async def work(router: Router) -> None:
+        async with router.session("acme") as session:
+            await session.fetch_all("SELECT 1", primary=True)
+            async with session.transaction() as tx:
+                async with tx.savepoint():
+                    await tx.execute("INSERT INTO t VALUES (1)")
+                raise LookupError
+
+    async with scripted(replicas=0, connections={"max": 1}) as router:
+        heard = Recorder(router)
+        await router.fetch_all("SELECT 1", tenant="globex")
+        server.block(verb)
+        task = asyncio.ensure_future(work(router))
+        await reach(server, verb)
+        await asyncio.sleep(0.01)  # blocked by now
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [event.reason for event in heard.of(ConnectionClosed)] == ["cancelled"]
+        await cleaned(router)
+
+
 # --- a driver that raises, at every call it gets ---------------------------------------------------------
 
 
