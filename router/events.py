@@ -137,6 +137,15 @@ class ConnectionHeld(ConnectionEvent):
 
 
 @dataclass(slots=True)
+class StatementsLeft(Event):
+    """Tell that statements may still be running on the server that were cancelled or ran out of time."""
+
+    node: Node
+    count: int
+    error: str  # why the server could not be asked to end them: name of the class in router.errors
+
+
+@dataclass(slots=True)
 class TransactionEvent(Event):
     """Hold what all events about one transaction share."""
 

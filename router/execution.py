@@ -164,6 +164,7 @@ class Executor:
         except RouterError as error:
             failure = request.describe(error)
         except BaseException as exc:
+            self._note_write(request, None)  # cancelled: it may have been applied
             self.teller.failed(request, exc)
             raise
         else:

@@ -28,6 +28,7 @@ from router.events import (
     RetryDenied,
     RetryScheduled,
     SlowRequest,
+    StatementsLeft,
     TransactionCommitted,
     TransactionEvent,
     TransactionRolledBack,
@@ -110,6 +111,7 @@ class Metrics:
         self._closed = counter("connections_closed", "Connections closed", "node", "reason")
         self._held = counter("connections_held", "Units of work that held one for too long", "node")
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
+        self._left = counter("statements_left", "Given-up statements that may run on", "node", "error")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
         self._resolved = counter("commits_resolved", "Commits found out about", "cluster", "outcome")
         self._primaries = counter(
@@ -148,6 +150,7 @@ class Metrics:
         dispatcher.subscribe(ConnectionFailed, self._on_connection_failed)
         dispatcher.subscribe(ConnectionClosed, self._on_closed)
         dispatcher.subscribe(ConnectionHeld, self._on_held)
+        dispatcher.subscribe(StatementsLeft, self._on_left)
         dispatcher.subscribe(TransactionEvent, self._on_transaction)
         dispatcher.subscribe(PrimaryChanged, self._on_primary)
         dispatcher.subscribe(ReplicaChanged, self._on_replica)
@@ -182,6 +185,9 @@ class Metrics:
 
     def _on_held(self, event: ConnectionHeld) -> None:
         self._held.labels(event.node.label).inc()
+
+    def _on_left(self, event: StatementsLeft) -> None:
+        self._left.labels(event.node.label, event.error).inc(event.count)
 
     def _on_transaction(self, event: TransactionEvent) -> None:
         self._transactions.labels(event.node.cluster, _OUTCOMES[type(event)]).inc()

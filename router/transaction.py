@@ -65,20 +65,22 @@ class Transaction(Queries):
         unit.executor.check_loop()
         limit = unit.target.placement.settings.statement_timeout
         deadline = unit.executor.clock() + limit
-        failure: BaseException | None
+        failure: BaseException | None = None
         try:
             await lease.commit(limit)
         except BaseException as exc:
             failure = exc
-        else:
-            failure = None
+        committed = failure is None or not lease.connection.in_transaction  # or cancelled after the answer
         if isinstance(failure, CommitOutcomeUnknown):
             failure = await self._settled(failure, deadline)
-        if failure is not None:
+            committed = failure is None
+        if not committed and failure is not None:
             await self._commit_failed(lease, failure)
         unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
         unit.close()
         unit.tell(events.TransactionCommitted)
+        if failure is not None:
+            raise failure
 
     async def _settled(self, unknown: CommitOutcomeUnknown, deadline: float) -> BaseException | None:
         """Return what is left of an unknown outcome once the server was asked about it."""
@@ -89,11 +91,14 @@ class Transaction(Queries):
 
     async def _commit_failed(self, lease: Lease, failure: BaseException) -> NoReturn:
         unit = self._unit
-        unknown = isinstance(failure, CommitOutcomeUnknown) or not isinstance(failure, RouterError)
+        refused = isinstance(failure, RouterError)
+        unknown = isinstance(failure, CommitOutcomeUnknown) if refused else bool(lease.broken)
         if unknown:
             unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
-        else:
+        elif refused:
             await _undo(lease)  # SQLite leaves a transaction open whose commit found the file busy
+        else:
+            lease.broken = "cancelled"
         unit.close()
         if unknown:
             unit.tell(events.CommitUnknown)

@@ -124,6 +124,7 @@ def test_connections_retries_transactions_and_slow_requests(dispatcher: Dispatch
     held = {"tenant": "acme", "task": "Task-1", "stack": ()}
     dispatcher.emit(events.ConnectionHeld(1.0, REPLICA, "asyncpg", "app", "app", 60.0, **held))
     dispatcher.emit(events.RetryScheduled(1.0, "acme", "f1", REPLICA, "Deadlock", "40P01", 1, 0.1))
+    dispatcher.emit(events.StatementsLeft(1.0, REPLICA, 3, "ConnectError"))
     dispatcher.emit(events.SlowRequest(1.0, finished(), 0.001))
     for kind in (events.TransactionCommitted, events.TransactionRolledBack, events.CommitUnknown):
         dispatcher.emit(kind(1.0, "acme", None, PRIMARY, 0.1, 2, False))
@@ -134,6 +135,7 @@ def test_connections_retries_transactions_and_slow_requests(dispatcher: Dispatch
     assert value(metrics, "connections_closed_total", node=node, reason="idle") == 1
     assert value(metrics, "connections_held_total", node=node) == 1
     assert value(metrics, "retries_total", error="Deadlock") == 1
+    assert value(metrics, "statements_left_total", node=node, error="ConnectError") == 3
     assert value(metrics, "slow_requests_total", cluster="main") == 1
     for outcome in ("committed", "rolled_back", "unknown"):
         assert value(metrics, "transactions_total", cluster="main", outcome=outcome) == 1

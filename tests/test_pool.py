@@ -525,6 +525,7 @@ async def test_close_cuts_what_is_still_lent_after_the_grace(bench: Bench) -> No
     started = time.monotonic()
     assert await bench.pool.close(0.1) == 1
     assert 0.1 <= time.monotonic() - started < 0.2
+    await bench.reaper.drain(1.0)
     assert lent.closed
     bench.pool.give(lent)
     bench.pool.discard(lent, "broken")

@@ -211,6 +211,18 @@ class Connection(ABC):
         """Ask the server for its role and position; only called where the driver ``probes``."""
         raise NotImplementedError("this engine is not probed")
 
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether the server would go on with a statement of this connection after it is closed."""
+        return False
+
+    async def kill(self, other: Connection, age: float) -> None:
+        """End the session of ``other``, a connection to the same endpoint opened ``age`` seconds ago.
+
+        Called on a fresh connection, and only if ``other`` is :attr:`unfinished`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def close(self, timeout: float) -> None:
         """Close in order, waiting for the server at most ``timeout`` seconds."""

@@ -33,6 +33,7 @@ from router.tenants import Placement
 # Undoes user variables, temporary tables, locks and session settings in one round trip; MySQL 5.7.3 and
 # MariaDB 10.2.4 know it. aiomysql has no method for it (MySQL internals manual, COM_RESET_CONNECTION).
 _COM_RESET_CONNECTION = 0x1F
+_NO_SUCH_THREAD = 1094  # the session has ended by itself
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
 # Modes under which "x" is a name, or a backslash in a string is itself; the last ones switch those on.
 _UNREADABLE = frozenset(
@@ -76,7 +77,7 @@ class MysqlConnection(Connection):
 
     interleaves = False  # a running statement's rows come before anything else on the wire
 
-    __slots__ = ("_initial", "_raw", "_readonly", "_transport", "_unwaiting", "_wall")
+    __slots__ = ("_initial", "_raw", "_readonly", "_server", "_transport", "_unwaiting", "_wall")
 
     def __init__(
         self, raw: aiomysql.Connection, initial: str, readonly: bool, wall: float | None = None
@@ -88,6 +89,7 @@ class MysqlConnection(Connection):
         self._readonly = readonly
         self._wall = _Wall.of(raw, wall)
         self._unwaiting = False  # the last statement that met a lock had asked not to wait
+        self._server: tuple[object, ...] = ()  # which server this is, whatever name it was reached by
 
     @property
     def driver_connection(self) -> aiomysql.Connection:
@@ -220,8 +222,11 @@ class MysqlConnection(Connection):
         """Set what a fresh session needs: strings as the lexer and the driver read them, and read-only."""
         wall, changes = self._wall, []
         async with asyncio.timeout(timeout):
-            await self._raw.query(f"SELECT @@SESSION.sql_mode, {wall.name if wall else 0}")
-            mode, found = self._raw._result.rows[0]
+            await self._raw.query(
+                f"SELECT @@SESSION.sql_mode, {wall.name if wall else 0}, @@hostname, @@port, @@server_id"
+            )
+            mode, found, *server = self._raw._result.rows[0]
+            self._server = tuple(server)
             modes = str(mode).split(",")
             if not _UNREADABLE.isdisjoint(modes):
                 changes.append(f"sql_mode = '{','.join(each for each in modes if each not in _UNREADABLE)}'")
@@ -247,6 +252,33 @@ class MysqlConnection(Connection):
     async def _ask(self, sql: str) -> tuple[Any, ...]:
         await self._raw.query(sql)
         return cast("tuple[Any, ...]", self._raw._result.rows[0])
+
+    @property
+    def unfinished(self) -> bool:
+        raw = self._raw
+        # aiomysql closes when it is cancelled in the middle of an answer. Else: somebody waits for an answer
+        # now, or has not read all rows of one.
+        return bool(
+            raw._close_reason
+            or getattr(raw._reader, "_waiter", None) is not None
+            or getattr(raw._result, "unbuffered_active", False)
+        )
+
+    async def kill(self, other: Connection, age: float) -> None:
+        """End the session of ``other``, not only its statement: the next statement of it cannot be hit then.
+
+        Its number means a session of ours only on the server that gave it, and only until that restarts.
+        """
+        if not isinstance(other, MysqlConnection) or other._server != self._server:
+            return
+        await self._raw.query("SHOW GLOBAL STATUS LIKE 'Uptime'")
+        if float(self._raw._result.rows[0][1]) + 1 < age:  # whole seconds
+            return
+        try:
+            await self._raw.query(f"KILL {int(other._raw.thread_id())}")
+        except err.MySQLError as exc:
+            if exc.args[:1] != (_NO_SUCH_THREAD,):
+                raise
 
     async def close(self, timeout: float) -> None:
         try:

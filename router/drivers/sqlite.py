@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote as percent
+from weakref import WeakSet
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
@@ -27,6 +28,7 @@ from router.tenants import Placement
 
 _NATIVE = frozenset({int, float, str, bytes, type(None), bool})
 _INSERT = re.compile(r"\b(?:insert(?:\s+or\s+\w+)?|replace)\s+into\b", re.IGNORECASE)
+_AGAIN = 0.05  # seconds between interrupts of a connection that is being closed
 _BUSY = 5.0  # seconds that SQLite itself waits for a lock of another process, unless options say otherwise
 
 
@@ -114,6 +116,8 @@ class _Work:
 
     def __call__(self) -> Any:
         value: Any = None
+        if self._future is not None and self._future.cancelled() and self._function is not _stop:
+            return value  # given up before it began, when there was nothing yet to interrupt
         try:
             value = self._function(*self._args, **self._named)
         except BaseException as exc:
@@ -159,6 +163,10 @@ def _stop(raw: Any) -> object:
     """Close the file and end the thread; runs in it."""
     try:
         if raw._connection is not None:
+            # One that somebody still holds, such as the traceback of a cancellation, would keep SQLite from
+            # closing the file and from giving its lock back.
+            for cursor in list(raw._cursors):
+                cursor.close()
             raw._connection.close()
     finally:
         raw._connection = None
@@ -172,10 +180,15 @@ async def _started(target: str, options: dict[str, Any]) -> aiosqlite.Connection
     raw._thread.daemon = True
     raw._thread.start()
 
+    raw._cursors = WeakSet()
+
     async def execute(function: Any, *args: Any, **named: Any) -> Any:
         if not raw._running or raw._connection is None:
             raise ValueError("the connection is closed")
-        return await _send(raw, function, args, named)
+        value = await _send(raw, function, args, named)
+        if isinstance(value, sqlite3.Cursor):
+            raw._cursors.add(value)
+        return value
 
     raw._execute = execute  # for the cursors that SQLAlchemy makes
     try:
@@ -323,13 +336,20 @@ class SqliteConnection(Connection):
         raw: Any = self._raw
         if raw._running:
             raw._running = False
+            stopped = _send(raw, _stop, (raw,))
             async with asyncio.timeout(timeout):
-                await _send(raw, _stop, (raw,))
+                while not stopped.done():
+                    self._interrupt()  # what still runs is nobody's; what has yet to begin is met next time
+                    await asyncio.wait((stopped,), timeout=_AGAIN)
+            stopped.result()
+
+    def _interrupt(self) -> None:
+        with suppress(AttributeError, sqlite3.ProgrammingError):  # its thread may be closing it now
+            cast("Any", self._raw)._connection.interrupt()
 
     def terminate(self) -> None:
         raw: Any = self._raw
-        with suppress(AttributeError, sqlite3.ProgrammingError):  # its thread may be closing it now
-            raw._connection.interrupt()
+        self._interrupt()
         if raw._running:
             _end(raw)
 

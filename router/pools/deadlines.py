@@ -58,6 +58,10 @@ class Deadlines:
         """Tell whether a statement runs on a connection now."""
         return connection in self._running
 
+    def is_late(self, connection: Connection) -> bool:
+        """Tell whether the statement on ``connection`` is being cancelled by us."""
+        return connection in self._late
+
     def was_late(self, connection: Connection) -> bool:
         """Tell whether a cancellation was ours: call it once for a CancelledError, before :meth:`leave`.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from router.drivers.driver import Connection
@@ -20,10 +21,12 @@ from router.errors import (
     Sent,
     TransactionAborted,
 )
+from router.pools.patience import Patience
 from router.pools.pool import Pool
 from router.retries import outcome_unknown
 from router.rows import Row
 
+_ANSWER = 1.0  # seconds that a cancellation waits for the answer to a commit
 _CONTROL = 5.0  # seconds for begin and rollback where the caller names no limit
 _PAUSE = 0.01  # seconds between two attempts at a commit that found the file busy
 
@@ -148,9 +151,22 @@ class Lease:
     async def commit(self, timeout: float = _CONTROL) -> None:
         """Commit the transaction.
 
+        A cancellation waits a second for the answer: without it nobody could know what became of the
+        transaction. Raised afterwards, it leaves ``connection.in_transaction`` false if the commit was
+        applied, ``broken`` set if that is not known.
+
         Raises:
             CommitOutcomeUnknown: the server did not answer.
         """
+        late = partial(self.pool.deadlines.is_late, self.connection)
+        error, cancelled = await Patience(self._commit(timeout), _ANSWER, late)
+        if error is None:
+            self.connection.in_transaction = False
+        failure = cancelled or error
+        if failure is not None:
+            raise failure
+
+    async def _commit(self, timeout: float) -> RouterError | None:
         connection, clock, left = self.connection, self.pool.clock, timeout
         deadline = clock() + timeout
         while True:
@@ -159,14 +175,13 @@ class Lease:
             except RouterError as error:
                 failure = error
             else:
-                connection.in_transaction = False
-                return
+                return None
             left = deadline - clock() - _PAUSE
             if left <= 0 or not connection.commits_again(failure):
                 break
             await asyncio.sleep(_PAUSE)
         if not outcome_unknown(failure):
-            raise failure
+            return failure
         unknown = CommitOutcomeUnknown(
             f"the server did not answer the commit ({failure.message}): it may have been applied, or not. "
             "Read before you repeat it",
@@ -174,7 +189,7 @@ class Lease:
             cause=failure,
         ).at(cluster=failure.cluster, node=failure.node)
         unknown.transaction_id = connection.mark.transaction_id if connection.mark else None
-        raise unknown
+        return unknown
 
     async def rollback(self, timeout: float = _CONTROL) -> None:
         """Roll the transaction back."""

@@ -21,6 +21,7 @@ from router.pools.bounds import Limits, PoolStatus
 from router.pools.creating import Creator
 from router.pools.deadlines import Deadlines
 from router.pools.holders import ROUTER, Holder
+from router.pools.killer import Killer
 from router.pools.lent import Lent
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper, farewell
@@ -68,6 +69,7 @@ class Pool:
             clock=clock,
             rng=rng,
         )
+        self._killer = Killer(endpoint, driver, reaper, clock, self._teller.left_running)
         self._reaper = reaper
         self._clock = clock
         self._idle: deque[Connection] = deque()  # the most recently used at the right end
@@ -249,6 +251,7 @@ class Pool:
         connection.terminate()
 
     def _forget(self, connection: Connection, reason: str) -> None:
+        self._killer.kill(connection)
         self._teller.closed(self._clock() - connection.opened_at, reason)
         self._admission.free()
 
@@ -372,15 +375,14 @@ class Pool:
         return 0
 
     def cut(self) -> int:
-        """Close all lent connections at once, whatever runs on them; return how many there were."""
+        """Close all lent connections, whatever runs on them; return how many there were."""
         left = list(self._used)
         if left:
             self._teller.cut(self._used.held(self._clock()))
         self.leftovers += len(left)
         for connection in left:
             del self._used[connection]
-            self._forget(connection, "closed")
-            connection.terminate()
+            self._retire(connection, "closed")  # not cut at once: the server is to end its statement too
         return len(left)
 
     def detach(self, gone: Callable[[], RouterError]) -> list[Any]:

@@ -118,8 +118,8 @@ class Pools:
         try:
             await self._stop_sweeping()
             await asyncio.gather(*(pool.close(end - loop.time()) for pool in self._pools.values()))
-            self._deadlines.close()
             await self.reaper.drain(max(end - loop.time(), _FAREWELL))
+            self._deadlines.close()
         except BaseException:
             self.cut()
             raise

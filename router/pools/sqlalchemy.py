@@ -24,7 +24,13 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only
 
 from router.drivers.driver import Driver
-from router.errors import CommitOutcomeUnknown, RouterError, StatementError, router_error
+from router.errors import (
+    CommitOutcomeUnknown,
+    RouterError,
+    StatementCancelled,
+    StatementError,
+    router_error,
+)
 from router.pools.lease import Lease
 from router.rows import Column, Result, Row, row_class
 
@@ -76,6 +82,8 @@ class Bridge:
         )
         dialect: Any = self._engine.dialect
         dialect.do_begin, dialect.do_commit, dialect.do_rollback = _begin, _commit, _rollback
+        # After a cancellation SQLAlchemy closes the connection, in a task that outlives the request.
+        dialect.do_close = dialect.do_terminate = _leave
         # Not by SQLAlchemy's events: with a single listener every statement takes the slower of its two ways.
         dialect.do_execute = self._watched(dialect.do_execute)
         dialect.do_executemany = self._watched(dialect.do_executemany)
@@ -112,6 +120,9 @@ class Bridge:
                     exc.router_error = error  # type: ignore[attr-defined]
                     if lease.watch is not None:
                         lease.watch.failed(statement, _kind(context), time.monotonic() - started, error)
+                raise
+            except BaseException:
+                lease.broken = "cancelled"
                 raise
             if lease.watch is not None:
                 lease.watch.finished(statement, _kind(context), time.monotonic() - started, cursor.rowcount)
@@ -176,6 +187,10 @@ def _lease_of(connection: Any) -> Lease | None:
     return None if record is None else record.info.get("lease")
 
 
+def _leave(connection: Any) -> None:
+    """Leave a connection as it is: the lease gives it back, or has it closed."""
+
+
 def _begin(connection: Any) -> None:
     lease = _lease_of(connection)
     if lease is not None and lease.transactional:
@@ -186,17 +201,28 @@ def _commit(connection: Any) -> None:
     lease = _lease_of(connection)
     if lease is None or not lease.transactional or not lease.connection.in_transaction:
         return
-    failure: RouterError | None = None
+    failure: BaseException | None = None
     try:
         await_only(lease.commit())
-    except RouterError as error:
-        failure = error
+    except BaseException as exc:
+        failure = exc
     if lease.watch is not None:
         if isinstance(failure, CommitOutcomeUnknown):
             failure = await_only(lease.watch.settle(failure))
-        lease.watch.ended(True, failure)
+        lease.watch.ended(True, None if failure is None else _refusal(lease, failure))
     if failure is not None:
         raise failure
+
+
+def _refusal(lease: Lease, exc: BaseException) -> RouterError | None:
+    """Return what a commit that raised ended with; a cancelled one may have been applied, or not be known."""
+    if isinstance(exc, RouterError):
+        return exc
+    if not lease.connection.in_transaction:
+        return None
+    if lease.broken:
+        return CommitOutcomeUnknown("cancelled before the server answered the commit")
+    return StatementCancelled("cancelled after the server had refused the commit")
 
 
 def _rollback(connection: Any) -> None:

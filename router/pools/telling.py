@@ -45,6 +45,10 @@ class PoolTeller:
         """Tell that a connection was closed after a life of ``seconds``."""
         self._tell(events.ConnectionClosed, seconds, reason=reason)
 
+    def left_running(self, error: RouterError, count: int) -> None:
+        """Tell of sessions that the server could not be asked to end."""
+        self._emit(events.StatementsLeft(self._wall(), self._endpoint.node, count, type(error).__name__))
+
     def held(self, seconds: float, holder: Holder) -> None:
         """Tell that a unit of work holds a connection for longer than it should."""
         stack = holder.stack()
