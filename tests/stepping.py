@@ -8,9 +8,10 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 
@@ -52,6 +53,10 @@ class Run:
 
 
 _breaker: ContextVar[Breaker | None] = ContextVar("breaker", default=None)
+#: what lives as long as its router: the sweeper of the pools, the watchers of servers and of their names
+_LASTING = frozenset({"_sweep", "_watch"})
+_lasting: ContextVar[bool] = ContextVar("lasting", default=False)
+_apart: "WeakSet[asyncio.Task[Any]]" = WeakSet()  # those tasks, and the ones that they have started
 
 
 class _Stepped(Coroutine[Any, Any, Any]):
@@ -82,21 +87,26 @@ class _Stepped(Coroutine[Any, Any, Any]):
 
 def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **given: Any) -> "asyncio.Task[Any]":
     """Make a task that tells its suspensions if the one that starts it does."""
+    if _lasting.get() or getattr(coro, "__name__", "") in _LASTING:
+        context = copy_context()
+        context.run(_lasting.set, True)
+        task = asyncio.Task(coro, loop=loop, **{**given, "context": context})
+        _apart.add(task)
+        return task
     breaker = _breaker.get()
-    if breaker is None or getattr(coro, "__name__", "") == "_sweep":  # not part of what is broken off
-        return asyncio.Task(coro, loop=loop, **given)
-    return asyncio.Task(_Stepped(coro, breaker), loop=loop, **given)
+    return asyncio.Task(coro if breaker is None else _Stepped(coro, breaker), loop=loop, **given)
 
 
 @contextmanager
 def stepping() -> Iterator[None]:
-    """Let the running loop make tasks that can be stepped."""
+    """Let the running loop make tasks that can be stepped; routers must be opened inside."""
     loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
     loop.set_task_factory(_factory)
     try:
         yield
     finally:
-        loop.set_task_factory(None)
+        loop.set_task_factory(before)
 
 
 async def break_off(work: Callable[[], Coroutine[Any, Any, Any]], at: int, way: str) -> Run:
@@ -154,14 +164,16 @@ class Traces:
     before: set["asyncio.Task[Any]"] = field(default_factory=set)
 
     def tasks(self) -> set["asyncio.Task[Any]"]:
-        """Return the tasks that were not there before; a router's sweeper lives as long as the router."""
-        found = asyncio.all_tasks() - self.before - {asyncio.current_task()}
-        return {each for each in found if getattr(each.get_coro(), "__name__", "") != "_sweep"}
+        """Return the tasks that were not there before, but for those that live as long as their router."""
+        return asyncio.all_tasks() - self.before - {asyncio.current_task()} - set(_apart)
 
 
 @contextmanager
 def traces() -> Iterator[Traces]:
-    """Collect what the loop is told from now on; at the end nothing may have been told, no task be left."""
+    """Collect what the loop is told from now on; at the end nothing may have been told, no task be left.
+
+    Where servers are probed, to be used inside of :func:`stepping`.
+    """
     loop = asyncio.get_running_loop()
     found = Traces(before=asyncio.all_tasks())
     loop.set_exception_handler(lambda _, context: found.told.append(f"{context}"))
@@ -179,7 +191,7 @@ async def cleaned(router: Router, timeout: float = 10.0) -> None:
     pools = router._pools
     assert pools is not None
     async with asyncio.timeout(timeout):
-        while tasks := set(pools._reaper._tasks):
+        while tasks := set(pools.reaper._tasks):
             await asyncio.wait(tasks)
             await asyncio.sleep(0)  # for what they have handed over
     for pool in router.status().pools:

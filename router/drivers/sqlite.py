@@ -21,7 +21,7 @@ from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.sqlite_errors import translate
-from router.errors import DatabaseNotFound, LockTimeout, RouterError, Sent, ServerError
+from router.errors import ConnectionLost, DatabaseNotFound, LockTimeout, RouterError, Sent, ServerError
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -212,12 +212,13 @@ class _File:
     open any more. A look costs a microsecond, in the connection's own thread.
     """
 
-    __slots__ = ("_identity", "_path", "gone")
+    __slots__ = ("_identity", "_path", "gone", "left")
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._identity = self._look()
         self.gone = False
+        self.left = False  # nobody wants the connection any more
 
     def _look(self) -> tuple[int, int] | None:
         try:
@@ -228,6 +229,8 @@ class _File:
 
     def check(self) -> None:
         """Raise ServerError if the file is not the one that was opened."""
+        if self.left:
+            raise ConnectionLost("the connection is closed", sent=Sent.NO)
         if self._look() != self._identity:
             self.gone = True
             raise ServerError(
@@ -349,6 +352,7 @@ class SqliteConnection(Connection):
 
     def terminate(self) -> None:
         raw: Any = self._raw
+        self._file.left = True  # what waits for its turn has nothing yet to interrupt
         self._interrupt()
         if raw._running:
             _end(raw)
