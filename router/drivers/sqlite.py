@@ -352,10 +352,16 @@ class SqliteConnection(Connection):
 
     def terminate(self) -> None:
         raw: Any = self._raw
-        self._file.left = True  # what waits for its turn has nothing yet to interrupt
-        self._interrupt()
+        self._file.left = True
         if raw._running:
             _end(raw)
+        self._hunt()
+
+    def _hunt(self) -> None:
+        """Interrupt until the thread has closed: one interrupt may come before the statement has begun."""
+        self._interrupt()
+        if cast("Any", self._raw)._connection is not None and not self._loop.is_closed():
+            self._loop.call_later(_AGAIN, self._hunt)
 
     def detach(self) -> Any:
         raw: Any = self._raw
