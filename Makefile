@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+JOBS ?= 2
 
 .PHONY: help setup demo test bench check fix up down clean
 
@@ -25,7 +26,7 @@ demo: setup ## Run the main job on SQLite; nothing else is needed
 
 test: setup ## Install the servers that are missing, then run all tests; ARGS="-k name" for some
 	$(BIN)/python -m tests.servers.install
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 check: setup ## Read: lint, format, types, layers
 	$(BIN)/ruff check .

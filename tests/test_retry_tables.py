@@ -389,10 +389,12 @@ async def my_1226(b: Bench) -> RouterError:
     b.run("GRANT USAGE ON *.* TO router_app@'%' WITH MAX_USER_CONNECTIONS 2")
     try:
         async with (
-            b.engine.open() as router,
-            router.session("acme").transaction(),
-        ):  # one, and a probe the other
-            return await failing(in_tx(b, "SELECT 1", router=router))
+            b.engine.open(cluster={"checks": {"interval": "1h", "timeout": "5s"}}) as first,
+            b.engine.open(cluster={"checks": {"interval": "1h", "timeout": "5s"}}) as second,
+            first.session("acme").transaction(),  # one, and a probe the other
+        ):
+            # of a pool that has a connection it would wait for that one
+            return await failing(in_tx(b, "SELECT 1", router=second))
     finally:
         b.run("GRANT USAGE ON *.* TO router_app@'%' WITH MAX_USER_CONNECTIONS 0")
 

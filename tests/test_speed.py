@@ -130,7 +130,7 @@ def _at_once(request: Coroutine[Any, Any, Any]) -> None:
 _LIMITS = [
     pytest.param(_read, 112, 12, 1_750, id="read"),
     pytest.param(_write, 104, 12, 1_650, id="write"),
-    pytest.param(_transaction, 312, 46, 4_850, id="transaction"),
+    pytest.param(_transaction, 320, 46, 4_850, id="transaction"),
 ]
 
 

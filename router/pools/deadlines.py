@@ -74,6 +74,10 @@ class Deadlines:
         _, task, before = self._running[connection]
         return task.uncancel() <= before
 
+    def watch(self, node: Node) -> asyncio.TimerHandle:
+        """Suspect a node unless the timer is cancelled soon: something waits for it, as for a connection."""
+        return asyncio.get_running_loop().call_later(_LONG, self._suspect, node)
+
     def _sweep(self) -> None:
         self._timer = None
         now = self._clock()

@@ -177,11 +177,14 @@ class Pool:
         if left <= 0:
             self._admission.vacate()
             return PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
+        watch = self.deadlines.watch(self.endpoint.node)
         try:
             opened = await self._creator.make(min(connect, left))
         except BaseException:
             self._admission.vacate()
             raise
+        finally:
+            watch.cancel()
         if isinstance(opened, RouterError):
             self._admission.vacate()
             return opened

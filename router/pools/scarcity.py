@@ -78,7 +78,7 @@ class Scarcity:
         refusal = self._creator.refusals.error()
         if refusal is not None:
             text += f". No more can be opened: {refusal.message}"
-        return self._at(PoolTimeout(text))
+        return self._at(PoolTimeout(text, code=None if refusal is None else refusal.code))
 
     def _in_use(self) -> str:
         return f"{self._admission.size - len(self._idle)} of {self._limits.max} in use"

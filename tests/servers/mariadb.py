@@ -33,8 +33,7 @@ class MariadbServer(Server):
             "bind-address": self.host,
             "port": self.port,
             "tmpdir": self.home,
-            "innodb-flush-log-at-trx-commit": 0,  # only here: a crash of the machine ends the tests anyway
-            "innodb-doublewrite": "OFF",
+            "innodb-doublewrite": "OFF",  # only here: a crash of the machine ends the tests anyway
         }
         program = str(self._cluster.binaries / "mariadbd")
         return [program, f"--defaults-file={self._options}", *(f"--{k}={v}" for k, v in settings.items())]
