@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: help setup demo test bench check fix up down clean
+.PHONY: help setup demo test bench chaos check fix up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## Run the main job on SQLite; nothing else is needed
 	$(BIN)/router demo
 
-test: setup ## Install the servers that are missing, then run all tests; ARGS="-k name" for some
+test: setup ## Install the servers that are missing, then run all tests; ARGS="-k name" for some, JOBS=1 in one process
 	$(BIN)/python -m tests.servers.install
 	$(BIN)/pytest -q --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
@@ -41,6 +41,10 @@ fix: setup ## Write: mend what lint and format can mend
 bench: setup ## Measure beside peers: tables; ARGS="--json --quick" for one object a line within a minute
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[bench]" --constraint constraints.txt
 	$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: setup ## Break servers under load, each figure beside its limit; ARGS="--quick" within a minute, "--json"
+	@$(BIN)/python -m tests.servers.install >&2
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
 	docker compose up --detach --wait

@@ -34,7 +34,6 @@ from router.tenants import Placement
 # MariaDB 10.2.4 know it. aiomysql has no method for it (MySQL internals manual, COM_RESET_CONNECTION).
 _COM_RESET_CONNECTION = 0x1F
 _NO_SUCH_THREAD = 1094  # the session has ended by itself
-_READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
 # Modes under which "x" is a name, or a backslash in a string is itself; the last ones switch those on.
 _UNREADABLE = frozenset(
     {"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "ORACLE", "MSSQL", "DB2", "POSTGRESQL", "MAXDB"}
@@ -42,9 +41,8 @@ _UNREADABLE = frozenset(
 _LOCK_WAIT_TIMEOUT = 1205
 # MariaDB answers these with 1205 at once, as if the time for waiting were up; MySQL has a code for them.
 _UNWAITING = re.compile(r"\b(NOWAIT|WAIT\s+0)\b", re.IGNORECASE)
-_PROBE = "SELECT @@global.read_only, @@version"
-_MARIADB_POSITION = "SELECT @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
-_MYSQL_POSITION = "SELECT @@global.super_read_only, @@global.gtid_executed"
+_MARIADB_PROBE = "SELECT @@global.read_only, @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
+_MYSQL_PROBE = "SELECT @@global.read_only OR @@global.super_read_only, @@global.gtid_executed"
 _SENDABLE = frozenset(
     {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
     | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
@@ -234,24 +232,23 @@ class MysqlConnection(Connection):
                 self._wall = None  # whoever runs the server has set a nearer one
             elif wall is not None:
                 changes.append(wall.at(wall.limit))
+            if self._readonly:
+                changes.append("tx_read_only = 1" if self._mariadb else "transaction_read_only = 1")
             if changes:
                 await self._raw.query(f"SET SESSION {', SESSION '.join(changes)}")
-            if self._readonly:
-                await self._raw.query(_READ_ONLY)
+
+    @property
+    def _mariadb(self) -> bool:
+        return "mariadb" in self._raw.server_version.lower()
 
     async def probe(self) -> Reading:
         """Ask what any user may: the state of replication itself needs a privilege."""
-        readonly, version = await self._ask(_PROBE)
-        if "mariadb" in str(version).lower():
-            applied, written = await self._ask(_MARIADB_POSITION)
+        await self._raw.query(_MARIADB_PROBE if self._mariadb else _MYSQL_PROBE)
+        readonly, *positions = self._raw._result.rows[0]
+        if self._mariadb:
             # on a replica only what came from the primary: its own transactions are nobody's progress
-            return Reading(not readonly, MariadbGtid.parse(applied if readonly else written))
-        strictly, executed = await self._ask(_MYSQL_POSITION)
-        return Reading(not (readonly or strictly), MysqlGtids.parse(executed))
-
-    async def _ask(self, sql: str) -> tuple[Any, ...]:
-        await self._raw.query(sql)
-        return cast("tuple[Any, ...]", self._raw._result.rows[0])
+            return Reading(not readonly, MariadbGtid.parse(positions[0 if readonly else 1]))
+        return Reading(not readonly, MysqlGtids.parse(positions[0]))
 
     @property
     def unfinished(self) -> bool:
