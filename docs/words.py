@@ -243,7 +243,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "The pool is exhausted",
         "First come, first served, in a bounded queue; `PoolTimeout` says who holds what.",
     ),
-    30: ("A tenant holds all that it can", "Others wait no longer than for their turn."),
+    30: (
+        "A tenant holds all that it can",
+        "With a database of its own nobody else waits for it; shared pools serve in turn.",
+    ),
     33: ("Every node fails", "A budget bounds what is made again."),
     34: ("A connection is never given back", "Told once, with the place in the code that took it."),
     35: ("All connections reach their end of life", "Not at the same moment."),

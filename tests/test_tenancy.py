@@ -5,11 +5,12 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from router import Router, errors
-from router.errors import DatabaseNotFound, RouterError
+from router.errors import DatabaseNotFound, PoolTimeout, RouterError
 from router.events import ConnectionOpened
 from router.session import Session
 from tests.engines import SERVED, Engine, PostgresqlSchemas, Recorder, make, only
@@ -245,3 +246,17 @@ async def test_session_state_is_undone_before_the_next_lease(engine: Engine) -> 
         await router.execute(change, tenant="acme")
         for tenant in ("globex", "acme"):
             assert await router.fetch_value(look, tenant=tenant, primary=True) == clean
+
+
+@only("postgresql")
+async def test_a_tenant_that_holds_all_its_connections_keeps_nobody_else_from_theirs(engine: Engine) -> None:
+    """With a database for each tenant every one has a pool of its own (fault case 30)."""
+    async with engine.open(connections=2) as router, AsyncExitStack() as held:
+        for _ in range(2):
+            await held.enter_async_context(router.session("acme").transaction())
+        with pytest.raises(PoolTimeout, match="Held by acme"):
+            async with router.session("acme", timeout=0.2).transaction():
+                pass
+        for _ in range(20):
+            async with router.session("globex").transaction() as tx:
+                assert await tx.fetch_value("SELECT 1") == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import decimal
-import os
 import re
 import sqlite3
 import uuid
@@ -14,14 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote as percent
-from weakref import WeakSet
 
 import aiosqlite
-from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.sqlite_errors import translate
-from router.errors import ConnectionLost, DatabaseNotFound, LockTimeout, RouterError, Sent, ServerError
+from router.drivers.sqlite_threads import NOTHING, DatabaseFile, Work, end, send, started, stop
+from router.errors import DatabaseNotFound, LockTimeout, RouterError
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -100,146 +98,6 @@ def _execute_many(raw: sqlite3.Connection, sql: str, args: Sequence[tuple[object
     return changed
 
 
-class _Work:
-    """Run a function in aiosqlite's thread and answer from there.
-
-    aiosqlite's own answer raises in the thread if the event loop has ended meanwhile, which nobody can catch,
-    and it writes what it runs at DEBUG, arguments included.
-    """
-
-    __slots__ = ("_args", "_function", "_future", "_named")
-
-    def __init__(
-        self, future: asyncio.Future[Any] | None, function: Any, args: tuple[Any, ...], named: dict[str, Any]
-    ) -> None:
-        self._future, self._function, self._args, self._named = future, function, args, named
-
-    def __call__(self) -> Any:
-        value: Any = None
-        if self._future is not None and self._future.cancelled() and self._function is not _stop:
-            return value  # given up before it began, when there was nothing yet to interrupt
-        try:
-            value = self._function(*self._args, **self._named)
-        except BaseException as exc:
-            self._answer(_raise, exc)
-        else:
-            self._answer(_return, value)
-        return value
-
-    def _answer(self, how: Any, what: Any) -> None:
-        if self._future is not None:
-            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
-                self._future.get_loop().call_soon_threadsafe(how, self._future, what)
-
-    def __repr__(self) -> str:
-        return f"<{getattr(self._function, '__name__', 'work')}>"
-
-
-def _return(future: asyncio.Future[Any], value: Any) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _raise(future: asyncio.Future[Any], exc: BaseException) -> None:
-    if not future.done():
-        future.set_exception(exc)
-
-
-_NOTHING: dict[str, Any] = {}
-
-
-def _send(raw: Any, function: Any, args: tuple[Any, ...], named: dict[str, Any] = _NOTHING) -> Any:
-    """Hand a function to the thread and return the future of its answer."""
-    future = asyncio.get_running_loop().create_future()
-    raw._tx.put_nowait((None, _Work(future, function, args, named)))
-    return future
-
-
-def _open(raw: Any) -> None:
-    raw._connection = raw._connector()
-
-
-def _stop(raw: Any) -> object:
-    """Close the file and end the thread; runs in it."""
-    try:
-        if raw._connection is not None:
-            # One that somebody still holds, such as the traceback of a cancellation, would keep SQLite from
-            # closing the file and from giving its lock back.
-            for cursor in list(raw._cursors):
-                cursor.close()
-            raw._connection.close()
-    finally:
-        raw._connection = None
-    return _STOP_RUNNING_SENTINEL
-
-
-async def _started(target: str, options: dict[str, Any]) -> aiosqlite.Connection:
-    """Open a connection as aiosqlite does, but for who answers; see :class:`_Work`."""
-    raw: Any = aiosqlite.connect(target, uri=True, isolation_level=None, **options)
-    # A thread that waits for work would keep a process from ending whose router was not closed.
-    raw._thread.daemon = True
-    raw._thread.start()
-
-    raw._cursors = WeakSet()
-
-    async def execute(function: Any, *args: Any, **named: Any) -> Any:
-        if not raw._running or raw._connection is None:
-            raise ValueError("the connection is closed")
-        value = await _send(raw, function, args, named)
-        if isinstance(value, sqlite3.Cursor):
-            raw._cursors.add(value)
-        return value
-
-    raw._execute = execute  # for the cursors that SQLAlchemy makes
-    try:
-        await _send(raw, _open, (raw,))
-    except BaseException:
-        _end(raw)
-        raise
-    return cast("aiosqlite.Connection", raw)
-
-
-def _end(raw: Any) -> None:
-    """Let the thread end after what it does now, without waiting for it."""
-    raw._running = False
-    raw._tx.put_nowait((None, _Work(None, _stop, (raw,), _NOTHING)))
-
-
-class _File:
-    """Notice that a database file was removed or replaced while it is open.
-
-    SQLite notices only without a write-ahead log; with one it goes on writing into the file that nobody can
-    open any more. A look costs a microsecond, in the connection's own thread.
-    """
-
-    __slots__ = ("_identity", "_path", "gone", "left")
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
-        self._identity = self._look()
-        self.gone = False
-        self.left = False  # nobody wants the connection any more
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def check(self) -> None:
-        """Raise ServerError if the file is not the one that was opened."""
-        if self.left:
-            raise ConnectionLost("the connection is closed", sent=Sent.NO)
-        if self._look() != self._identity:
-            self.gone = True
-            raise ServerError(
-                f"the database file {os.path.basename(self._path)} was removed or replaced under us "
-                "(nothing was written). Bring it back; new requests open what is there then",
-                sent=Sent.NO,
-            )
-
-
 class SqliteConnection(Connection):
     """A connection of aiosqlite: a thread that owns one sqlite3 connection.
 
@@ -252,7 +110,7 @@ class SqliteConnection(Connection):
     def __init__(self, raw: aiosqlite.Connection, file: Path) -> None:
         super().__init__()
         self._raw = raw
-        self._file = _File(file)
+        self._file = DatabaseFile(file)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -269,7 +127,7 @@ class SqliteConnection(Connection):
             raise ValueError("the connection is closed")
         future = self._loop.create_future()  # not by _send: that would look the loop up
         work = (raw._connection, self._file, function, args)
-        raw._tx.put_nowait((None, _Work(future, _there, work, _NOTHING)))
+        raw._tx.put_nowait((None, Work(future, _there, work, NOTHING)))
         try:
             if timeout is None:
                 return await future
@@ -339,7 +197,7 @@ class SqliteConnection(Connection):
         raw: Any = self._raw
         if raw._running:
             raw._running = False
-            stopped = _send(raw, _stop, (raw,))
+            stopped = send(raw, stop, (raw,))
             async with asyncio.timeout(timeout):
                 while not stopped.done():
                     self._interrupt()  # what still runs is nobody's; what has yet to begin is met next time
@@ -354,7 +212,7 @@ class SqliteConnection(Connection):
         raw: Any = self._raw
         self._file.left = True
         if raw._running:
-            _end(raw)
+            end(raw)
         self._hunt()
 
     def _hunt(self) -> None:
@@ -380,10 +238,10 @@ class _Detached:
         raw, file = self._raw, self._file
         if raw._thread.is_alive():
             raw._connection = file  # for the thread, which closes it
-            _end(raw)
+            end(raw)
 
 
-def _there(raw: sqlite3.Connection, file: _File, function: Any, args: tuple[Any, ...]) -> Any:
+def _there(raw: sqlite3.Connection, file: DatabaseFile, function: Any, args: tuple[Any, ...]) -> Any:
     """Run a function, but only while the file is the one that was opened."""
     file.check()
     return function(raw, *args)
@@ -428,13 +286,13 @@ class SqliteDriver(Driver):
             file.parent.mkdir(parents=True, exist_ok=True)
             target, extra = f"file:{percent(str(file))}?mode=rwc", "PRAGMA journal_mode = WAL"
         async with asyncio.timeout(timeout):
-            raw = await _started(target, options)
+            raw = await started(target, options)
             made = SqliteConnection(raw, file)
             try:
                 for pragma in (extra, "PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON"):
                     await made._call(timeout, _pragma, pragma)
             except BaseException:
-                _end(raw)
+                end(raw)
                 raise
         return made
 

@@ -1,0 +1,157 @@
+"""The threads behind SQLite's connections: who answers, how they end, and whether their file is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakSet
+
+import aiosqlite
+from aiosqlite.core import _STOP_RUNNING_SENTINEL
+
+from router.errors import ConnectionLost, Sent, ServerError
+
+
+class Work:
+    """Run a function in aiosqlite's thread and answer from there.
+
+    aiosqlite's own answer raises in the thread if the event loop has ended meanwhile, which nobody can catch,
+    and it writes what it runs at DEBUG, arguments included.
+    """
+
+    __slots__ = ("_args", "_function", "_future", "_named")
+
+    def __init__(
+        self, future: asyncio.Future[Any] | None, function: Any, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        self._future, self._function, self._args, self._named = future, function, args, named
+
+    def __call__(self) -> Any:
+        """Run it; called in the thread."""
+        value: Any = None
+        if self._future is not None and self._future.cancelled() and self._function is not stop:
+            return value  # given up before it began, when there was nothing yet to interrupt
+        try:
+            value = self._function(*self._args, **self._named)
+        except BaseException as exc:
+            self._answer(_raise, exc)
+        else:
+            self._answer(_return, value)
+        return value
+
+    def _answer(self, how: Any, what: Any) -> None:
+        if self._future is not None:
+            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+                self._future.get_loop().call_soon_threadsafe(how, self._future, what)
+
+    def __repr__(self) -> str:
+        return f"<{getattr(self._function, '__name__', 'work')}>"
+
+
+def _return(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _raise(future: asyncio.Future[Any], exc: BaseException) -> None:
+    if not future.done():
+        future.set_exception(exc)
+
+
+NOTHING: dict[str, Any] = {}
+
+
+def send(raw: Any, function: Any, args: tuple[Any, ...], named: dict[str, Any] = NOTHING) -> Any:
+    """Hand a function to the thread and return the future of its answer."""
+    future = asyncio.get_running_loop().create_future()
+    raw._tx.put_nowait((None, Work(future, function, args, named)))
+    return future
+
+
+def _open(raw: Any) -> None:
+    raw._connection = raw._connector()
+
+
+def stop(raw: Any) -> object:
+    """Close the file and end the thread; runs in it."""
+    try:
+        if raw._connection is not None:
+            # One that somebody still holds, such as the traceback of a cancellation, would keep SQLite from
+            # closing the file and from giving its lock back.
+            for cursor in list(raw._cursors):
+                cursor.close()
+            raw._connection.close()
+    finally:
+        raw._connection = None
+    return _STOP_RUNNING_SENTINEL
+
+
+async def started(target: str, options: dict[str, Any]) -> aiosqlite.Connection:
+    """Open a connection as aiosqlite does, but for who answers; see :class:`Work`."""
+    raw: Any = aiosqlite.connect(target, uri=True, isolation_level=None, **options)
+    # A thread that waits for work would keep a process from ending whose router was not closed.
+    raw._thread.daemon = True
+    raw._thread.start()
+
+    raw._cursors = WeakSet()
+
+    async def execute(function: Any, *args: Any, **named: Any) -> Any:
+        if not raw._running or raw._connection is None:
+            raise ValueError("the connection is closed")
+        value = await send(raw, function, args, named)
+        if isinstance(value, sqlite3.Cursor):
+            raw._cursors.add(value)
+        return value
+
+    raw._execute = execute  # for the cursors that SQLAlchemy makes
+    try:
+        await send(raw, _open, (raw,))
+    except BaseException:
+        end(raw)
+        raise
+    return cast("aiosqlite.Connection", raw)
+
+
+def end(raw: Any) -> None:
+    """Let the thread end after what it does now, without waiting for it."""
+    raw._running = False
+    raw._tx.put_nowait((None, Work(None, stop, (raw,), NOTHING)))
+
+
+class DatabaseFile:
+    """Notice that a database file was removed or replaced while it is open.
+
+    SQLite notices only without a write-ahead log; with one it goes on writing into the file that nobody can
+    open any more. A look costs a microsecond, in the connection's own thread.
+    """
+
+    __slots__ = ("_identity", "_path", "gone", "left")
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._identity = self._look()
+        self.gone = False
+        self.left = False  # nobody wants the connection any more
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def check(self) -> None:
+        """Raise ServerError if the file is not the one that was opened."""
+        if self.left:
+            raise ConnectionLost("the connection is closed", sent=Sent.NO)
+        if self._look() != self._identity:
+            self.gone = True
+            raise ServerError(
+                f"the database file {os.path.basename(self._path)} was removed or replaced under us "
+                "(nothing was written). Bring it back; new requests open what is there then",
+                sent=Sent.NO,
+            )
