@@ -342,6 +342,7 @@ def test_refusing(proxy: Proxy, client: Client) -> None:
 def test_another_target(proxy: Proxy, client: Client) -> None:
     """New connections lead to the new server; where nobody listens they are reset."""
     link = client()
+    assert ask(link, b"w") == b"w"  # it leads somewhere by now
     other = Echo(b"other: ")
     proxy.target = other
     assert ask(link, b"x") == b"x"
