@@ -69,7 +69,8 @@ async def within(limit: float) -> AsyncIterator[None]:
     finally:
         took = loop.time() - started
         watching.cancel()
-    assert limit - 0.05 <= took <= limit + 0.05 + late
+    # three steps of the loop lie between a deadline and its caller: the timer, the cancellation, the task
+    assert limit - 0.05 <= took <= limit + 0.05 + 3 * late
 
 
 def connected(*proxies: Proxy) -> int:

@@ -140,4 +140,5 @@ async def _overshoot(router: Router, limit: float) -> float:
     watcher = asyncio.create_task(watch())
     over = await asyncio.gather(*(ask(number) for number in range(40)))
     watcher.cancel()
-    return max(max(over) - max(late), 0.0)
+    # three steps of the loop lie between a deadline and its caller: the timer, the cancellation, the task
+    return max(max(over) - 3 * max(late), 0.0)
