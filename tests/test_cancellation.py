@@ -17,6 +17,7 @@ from router.errors import RouterError
 from router.events import CommitUnknown, ConnectionClosed, TransactionCommitted, TransactionEvent
 from router.transaction import Transaction
 from tests.engines import TENANTS, Engine, Recorder, only
+from tests.orphans import long_read, until
 from tests.stepping import WAYS, Run, break_off, cleaned, stepping, traces
 
 _marks = count(1)
@@ -319,7 +320,7 @@ async def test_closing_may_be_cancelled(engine: Engine) -> None:
 
     async def work(router: Router) -> None:
         async with router.session("acme").connection() as lease:
-            await lease.run("fetch_all", engine.sleep(30.0), (), 60.0)
+            await lease.run("fetch_all", long_read(engine), (), 60.0)
 
     with stepping(), traces() as left:
         for at in range(1, FEW):
@@ -339,6 +340,8 @@ async def test_closing_may_be_cancelled(engine: Engine) -> None:
             assert await router.close() in (0, 1)  # as the first call found
             while left.tasks():
                 await asyncio.wait(left.tasks())
+            if engine.server is not None:
+                await until(engine, 0)
             assert {each.size for each in router.status().pools} == {0}
             if not done.hit:
                 assert (done.value, done.error) == (1, None)

@@ -23,34 +23,8 @@ from router.events import (
 from tests.doubles import Server
 from tests.doubles import opened as scripted
 from tests.engines import POSTGRESQL, SERVED, Engine, Recorder, only
+from tests.orphans import LONG, SOON, long_read, until
 from tests.stepping import cleaned, stepping, traces
-
-LONG = 30.0  # seconds that a statement would take
-SOON = 5.0  # far less, and far more than a loaded machine needs
-
-
-def sleep(engine: Engine) -> str:
-    """Return a read that takes long, with this engine's mark in it."""
-    return f"{engine.sleep(LONG)} /* {engine.prefix} */"
-
-
-async def running(engine: Engine) -> int:
-    """Return how many marked statements run on the primary now."""
-    texts = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
-        f"AND query LIKE '%{engine.prefix} */%' AND pid <> pg_backend_pid()",
-        "mysql": "SELECT count(*) FROM information_schema.processlist "
-        f"WHERE info LIKE '%{engine.prefix} */%' AND id <> connection_id()",
-    }
-    database = {"postgresql": "postgres", "mysql": "mysql"}[engine.dialect]
-    return int(await asyncio.to_thread(engine.server.run, texts[engine.dialect], database))
-
-
-async def until(engine: Engine, count: int, timeout: float = SOON) -> None:
-    """Return once so many marked statements run."""
-    async with asyncio.timeout(timeout):
-        while await running(engine) != count:
-            pass  # asking takes its time
 
 
 async def becomes(condition: Callable[[], Any]) -> None:
@@ -105,7 +79,7 @@ async def test_a_cancelled_statement_ends_on_the_server_too(
 ) -> None:
     """Whoever cancels a long statement does not leave it running as an orphan (fault cases 37, 39)."""
     async with alone(engine) as router:
-        task = asyncio.ensure_future(verb(router, sleep(engine)))
+        task = asyncio.ensure_future(verb(router, long_read(engine)))
         await until(engine, 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -118,16 +92,16 @@ async def test_a_late_statement_ends_on_the_server_too(engine: Engine) -> None:
     """A statement that ran out of its time, or into the caller's, is not left running."""
     async with alone(engine) as router:
         with pytest.raises(StatementTimeout):
-            await router.fetch_all(sleep(engine), tenant="acme", timeout=0.3)
+            await router.fetch_all(long_read(engine), tenant="acme", timeout=0.3)
         await until(engine, 0)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await router.fetch_all(sleep(engine), tenant="acme")
+                await router.fetch_all(long_read(engine), tenant="acme")
         await until(engine, 0)
         async with router.session("acme") as session:
             with pytest.raises(StatementTimeout):
                 async with session.transaction() as tx:
-                    await tx.fetch_all(sleep(engine), timeout=0.3)
+                    await tx.fetch_all(long_read(engine), timeout=0.3)
         await until(engine, 0)
 
 
@@ -135,7 +109,7 @@ async def test_a_late_statement_ends_on_the_server_too(engine: Engine) -> None:
 async def test_what_runs_when_the_router_closes_ends_on_the_server(engine: Engine) -> None:
     """A connection that is cut at the end of the grace does not leave its statement running."""
     async with alone(engine) as router:
-        task = asyncio.ensure_future(router.fetch_all(sleep(engine), tenant="acme"))
+        task = asyncio.ensure_future(router.fetch_all(long_read(engine), tenant="acme"))
         await until(engine, 1)
         assert await router.close(grace=0.1) == 1
         with pytest.raises(RouterError):
@@ -148,7 +122,7 @@ async def test_a_storm_of_cancellations_opens_one_more_connection(engine: Engine
     """Orphans are killed one after the other over one connection, and all are gone within a second or so."""
     many = 40
     async with alone(engine, many) as router:
-        tasks = [asyncio.ensure_future(fetch(router, sleep(engine))) for _ in range(many)]
+        tasks = [asyncio.ensure_future(fetch(router, long_read(engine))) for _ in range(many)]
         await until(engine, many, 20.0)
         count = "SHOW GLOBAL STATUS LIKE 'Connections'"
         before = int((await asyncio.to_thread(engine.server.run, count)).split()[-1])
@@ -189,7 +163,7 @@ async def test_a_kill_that_fails_is_told(engine: Engine, monkeypatch: pytest.Mon
     """Where the server takes no further connection, an event says that statements are left to it."""
     async with alone(engine) as router:
         heard = Recorder(router)
-        task = asyncio.ensure_future(fetch(router, sleep(engine)))
+        task = asyncio.ensure_future(fetch(router, long_read(engine)))
         await until(engine, 1)
 
         async def refuse(*_: object) -> None:

@@ -142,7 +142,7 @@ async def test_a_second_close_waits_for_the_first(server: Server) -> None:
 
 
 async def test_a_cancelled_close_cuts_everything(server: Server) -> None:
-    """Who cancels close() gets the end at once: nothing stays open, and the next close() returns."""
+    """Who cancels close() is let go at once; a second later nothing is open, whatever hangs."""
     router = Router(config(replicas=1))
     await router.connect()
     await router.fetch_all("SELECT 1", tenant="acme")  # an idle connection to the replica
@@ -153,11 +153,12 @@ async def test_a_cancelled_close_cuts_everything(server: Server) -> None:
     closing = asyncio.create_task(router.close(20))
     await asyncio.sleep(0.01)
     closing.cancel()
-    await asyncio.wait([closing])
-    await asyncio.sleep(0)
+    await asyncio.wait([closing], timeout=0.5)
     assert closing.cancelled()
-    assert not server.open
     assert await router.close() == 1
+    async with asyncio.timeout(10):
+        while server.open:  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
     gate.set()
     release.set()
     with pytest.raises(errors.RouterError):

@@ -108,7 +108,7 @@ class Pools:
     async def close(self, grace: float) -> int:
         """Close all pools within ``grace`` seconds; return how many connections had to be cut.
 
-        Cancelled, it cuts all that is left at once.
+        Cancelled, it cuts all that is left, and waits for nothing any more.
         """
         self._closed = True
         for pool in self._pools.values():
@@ -137,12 +137,15 @@ class Pools:
         return sum(pool.leftovers for pool in self._pools.values())
 
     def cut(self) -> None:
-        """Close all connections at once, without waiting for anything."""
+        """Close all connections without waiting for it.
+
+        For a moment the reaper goes on, so that the servers are told to end what runs there.
+        """
         self._closed = True
         for pool in self._pools.values():
             pool.shut()
             pool.cut()
-        self.reaper.cancel()
+        asyncio.get_running_loop().call_later(_FAREWELL, self.reaper.cancel)
         self._deadlines.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
