@@ -144,10 +144,12 @@ class _Loop:
         self.refusals = 0  # by a primary that takes no writes
         self.failed: list[str] = []
         self.spent = False
+        self.last: RouterError | None = None
 
     def wanted(self, error: BaseException) -> bool:
         if not isinstance(error, RouterError):
             return False  # cancellation and foreign exceptions pass through at once
+        self.last = error
         self.verdict = self._bounded(error, self.judge(error))
         self.moves += self.verdict is Verdict.ELSEWHERE
         return self.verdict is not Verdict.RAISE
@@ -215,6 +217,8 @@ async def repeat(
             before(Retry(error, state.attempt_number, loop.verdict, state.upcoming_sleep))
 
     async def attempt() -> T:
+        if loop.last is not None and clock() >= deadline:
+            raise loop.last  # the wait took longer than asked for: what failed says more than "no time left"
         try:
             if pending:
                 raise pending.pop()

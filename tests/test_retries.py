@@ -384,3 +384,31 @@ async def test_a_tenth_call_is_as_fresh_as_the_first() -> None:
     """Nothing of a call is kept for the next: each has its full number of attempts."""
     run: Callable[[Bench], Awaitable[object]] = lambda bench: bench.run(boom(), boom(), "value")  # noqa: E731
     assert [await run(Bench()) for _ in range(10)] == ["value"] * 10
+
+
+async def test_a_wait_that_takes_too_long_ends_in_the_error_before_it() -> None:
+    """A sleep may end past the deadline: then what failed is raised, and not that the time is up."""
+    now = 0.0
+    first = errors.ConnectError("refused")
+
+    async def oversleep(seconds: float) -> None:
+        nonlocal now
+        now += 10.0
+
+    async def run(verdict: Verdict) -> None:
+        raise AssertionError("no attempt begins after the deadline")
+
+    with pytest.raises(errors.ConnectError) as caught:
+        await repeat(
+            run,
+            first,
+            policy=Policy(5, 0.1, 0.1),
+            judge=lambda error: AGAIN,
+            sleep=oversleep,
+            clock=lambda: now,
+            rng=random.Random(1),
+            deadline=5.0,
+            started=0.0,
+            budget=lambda: True,
+        )
+    assert caught.value is first
