@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 
-from router import errors, events, reasons, retries
+from router import errors, events, predicates, reasons, retries
 from router.config.models import RouterFile, Section, TenantFile
 from router.config.units import DURATION_PATTERN
 from router.dispatcher import Dispatcher
@@ -102,7 +102,7 @@ def error_table() -> str:
 
 def predicate_table() -> str:
     """Return the predicates with what each tells."""
-    found = [(name, value) for name, value in vars(errors).items() if name.startswith("is_")]
+    found = [(name, value) for name, value in vars(predicates).items() if name.startswith("is_")]
     return table(
         ("predicate", "meaning"), ((f"`{name}(exc)`", first_sentence(value)) for name, value in found)
     )

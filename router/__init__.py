@@ -15,6 +15,8 @@ from router.errors import (
     ConfigurationError,
     DatabaseError,
     RouterError,
+)
+from router.predicates import (
     is_check_violation,
     is_connection_lost,
     is_deadlock,

@@ -20,9 +20,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from router.capture import Failure, capture
-from router.errors import InvalidStatement, RouterError, UnknownSchema, UnknownTenant, is_unique_violation
+from router.errors import InvalidStatement, RouterError, UnknownSchema, UnknownTenant
 from router.events import RequestFailed, RequestFinished, RetryScheduled
 from router.metrics import Summary
+from router.predicates import is_unique_violation
 from router.reasons import Reason
 from router.router import Router
 from router.status import Explanation, Status
@@ -216,7 +217,7 @@ async def _isolation(stage: Stage) -> None:
 
 
 async def _transaction(stage: Stage) -> None:
-    error = None
+    duplicate = False
     async with stage.router.session("globex") as session:
         async with session.transaction() as tx:
             await tx.execute(ADD_PLAN, {"name": "scale", "seats": 40})
@@ -224,12 +225,11 @@ async def _transaction(stage: Stage) -> None:
                 async with tx.savepoint():
                     await tx.execute(ADD_SEATS, {"name": "scale", "more": 1000})
                     await tx.execute(ADD_PLAN, {"name": "starter", "seats": 2})
-            except RouterError as exc:
-                error = exc
+            except RouterError as error:
+                duplicate = is_unique_violation(error)
             inside = await session.fetch_value(SEATS, {"name": "scale"})
         stage.expect("one connection of the primary served it", stage.went(Role.PRIMARY, Reason.TRANSACTION))
         after = await session.fetch_value(SEATS, {"name": "scale"})
-    duplicate = error is not None and is_unique_violation(error)
     stage.expect("the duplicate is a portable error: is_unique_violation(error)", duplicate)
     stage.expect("the savepoint undid its part only: 40 seats, committed", (inside, after) == (40, 40))
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from router import Router, errors
+from router import Router, predicates
 from router.errors import Deadlock, LockTimeout, SerializationFailure, TransactionAborted, UniqueViolation
 from router.events import RetryScheduled
 from router.session import Session
@@ -27,6 +27,13 @@ def insert(items: str, name: str) -> str:
     return f"INSERT INTO {items} (name, amount) VALUES ('{name}', 1)"
 
 
+async def _two_rows(router: Router, items: str) -> asyncio.Barrier:
+    """Insert the rows a and b; return where two transactions meet before each goes for the other's row."""
+    text = insert(items, "a").replace("'a'", ":n")
+    await router.execute_many(text, [{"n": "a"}, {"n": "b"}], tenant="acme")
+    return asyncio.Barrier(2)
+
+
 async def _cross(tx: Transaction, items: str, first: str, second: str, meet: asyncio.Barrier) -> None:
     await tx.execute(f"UPDATE {items} SET amount = amount + 1 WHERE name = '{first}'")
     if not meet.broken:
@@ -40,10 +47,7 @@ async def test_run_repeats_after_a_real_deadlock(
     router: Router, engine: Engine, heard: Recorder, items: str
 ) -> None:
     """Two transactions that lock two rows in opposite order: the victim runs again, both count."""
-    await router.execute_many(
-        insert(items, "a").replace("'a'", ":n"), [{"n": "a"}, {"n": "b"}], tenant="acme"
-    )
-    meet = asyncio.Barrier(2)
+    meet = await _two_rows(router, items)
     runs = 0
 
     async def both(tx: Transaction, first: str, second: str) -> None:
@@ -68,10 +72,7 @@ async def test_after_a_deadlock_the_transaction_is_over(
     router: Router, engine: Engine, heard: Recorder, items: str
 ) -> None:
     """A victim that catches the error and goes on is refused: its next statement would commit by itself."""
-    await router.execute_many(
-        insert(items, "a").replace("'a'", ":n"), [{"n": "a"}, {"n": "b"}], tenant="acme"
-    )
-    meet = asyncio.Barrier(2)
+    meet = await _two_rows(router, items)
     refused: list[str] = []
 
     async def victim(first: str, second: str) -> None:
@@ -94,10 +95,7 @@ async def test_a_deadlock_inside_of_a_savepoint_comes_through(
     router: Router, engine: Engine, items: str
 ) -> None:
     """The savepoint does not mask the deadlock, so that run() still repeats the whole."""
-    await router.execute_many(
-        insert(items, "a").replace("'a'", ":n"), [{"n": "a"}, {"n": "b"}], tenant="acme"
-    )
-    meet = asyncio.Barrier(2)
+    meet = await _two_rows(router, items)
     runs = 0
 
     async def both(tx: Transaction, first: str, second: str) -> None:
@@ -256,8 +254,8 @@ async def test_a_busy_autocommit_write_is_a_lock_timeout(impatient: tuple[Router
     with locked(engine, 5):
         with pytest.raises(LockTimeout) as caught:
             await router.execute(insert(name, "a"), tenant="acme")
-        assert errors.is_timeout(caught.value)
-        assert errors.is_retryable(caught.value)
+        assert predicates.is_timeout(caught.value)
+        assert predicates.is_retryable(caught.value)
         assert caught.value.code == "SQLITE_BUSY"
         assert await names_of_readers(router, name) == []
     with locked(engine, 0.1):

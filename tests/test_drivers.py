@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from router import Router, errors
+from router import Router, errors, predicates
 from router.errors import RouterError, Sent
 from router.events import ConnectionFailed, RequestFailed, RetryScheduled
 from tests.engines import ENGINES, SERVED, Engine, Mariadb, Recorder, only
@@ -51,42 +51,42 @@ CASES = {
         "INSERT INTO {parent} (id, name) VALUES (:id, :name)",
         {"id": 2, "name": CANARY},
         errors.UniqueViolation,
-        errors.is_unique_violation,
+        predicates.is_unique_violation,
         {"sqlite": {"SQLITE_CONSTRAINT_UNIQUE"}, "postgresql": {"23505"}, "mysql": {"1062"}},
     ),
     "primary key": Case(
         "INSERT INTO {parent} (id, name) VALUES (:id, :name)",
         {"id": 1, "name": CANARY + "b"},
         errors.UniqueViolation,
-        errors.is_unique_violation,
+        predicates.is_unique_violation,
         {"sqlite": {"SQLITE_CONSTRAINT_PRIMARYKEY"}, "postgresql": {"23505"}, "mysql": {"1062"}},
     ),
     "missing parent": Case(
         "INSERT INTO {child} VALUES (:id, :parent)",
         {"id": 2, "parent": 4711},
         errors.ForeignKeyViolation,
-        errors.is_foreign_key_violation,
+        predicates.is_foreign_key_violation,
         {"sqlite": {"SQLITE_CONSTRAINT_FOREIGNKEY"}, "postgresql": {"23503"}, "mysql": {"1452"}},
     ),
     "referenced parent": Case(
         "DELETE FROM {parent} WHERE name = :name",
         {"name": CANARY},
         errors.ForeignKeyViolation,
-        errors.is_foreign_key_violation,
+        predicates.is_foreign_key_violation,
         {"sqlite": {"SQLITE_CONSTRAINT_FOREIGNKEY"}, "postgresql": {"23503"}, "mysql": {"1451"}},
     ),
     "not null": Case(
         "INSERT INTO {parent} (id, name, label) VALUES (2, :name, :label)",
         {"name": CANARY + "b", "label": None},
         errors.NotNullViolation,
-        errors.is_not_null_violation,
+        predicates.is_not_null_violation,
         {"sqlite": {"SQLITE_CONSTRAINT_NOTNULL"}, "postgresql": {"23502"}, "mysql": {"1048"}},
     ),
     "check": Case(
         "UPDATE {parent} SET n = :n WHERE name = :name",
         {"n": -47114711, "name": CANARY},
         errors.CheckViolation,
-        errors.is_check_violation,
+        predicates.is_check_violation,
         {"sqlite": {"SQLITE_CONSTRAINT_CHECK"}, "postgresql": {"23514"}, "mysql": {"4025"}},
     ),
     "syntax": Case(
@@ -148,16 +148,16 @@ CASES = {
     "privilege": Case("FLUSH LOGS", {}, errors.PermissionDenied, None, {"mysql": {"1227"}}),
 }
 PREDICATES = (
-    errors.is_unique_violation,
-    errors.is_foreign_key_violation,
-    errors.is_not_null_violation,
-    errors.is_check_violation,
-    errors.is_deadlock,
-    errors.is_serialization_failure,
-    errors.is_timeout,
-    errors.is_connection_lost,
-    errors.is_read_only,
-    errors.is_retryable,
+    predicates.is_unique_violation,
+    predicates.is_foreign_key_violation,
+    predicates.is_not_null_violation,
+    predicates.is_check_violation,
+    predicates.is_deadlock,
+    predicates.is_serialization_failure,
+    predicates.is_timeout,
+    predicates.is_connection_lost,
+    predicates.is_read_only,
+    predicates.is_retryable,
 )
 
 
@@ -223,8 +223,8 @@ async def test_a_lock_that_is_held(router: Router, tables: Tables) -> None:
         with pytest.raises(errors.LockTimeout) as caught:
             async with two.transaction() as waiter:
                 await waiter.fetch_all(f"{lock} NOWAIT")
-    assert errors.is_timeout(caught.value)
-    assert errors.is_retryable(caught.value)
+    assert predicates.is_timeout(caught.value)
+    assert predicates.is_retryable(caught.value)
 
 
 # --- connecting ------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ async def test_a_wrong_password(engine: Engine) -> None:
     )
     assert error.code in ("28P01", "1045")
     assert "router_app" in str(error)
-    assert errors.is_connection_lost(error)
+    assert predicates.is_connection_lost(error)
     assert heard.of(RetryScheduled) == []
 
 
@@ -275,7 +275,7 @@ async def test_an_unreachable_server(engine: Engine) -> None:
         with pytest.raises(errors.NoPrimary) as caught:
             await router.execute("INSERT INTO t VALUES (1)", tenant="acme")
     assert str(port) in str(caught.value)
-    assert errors.is_connection_lost(caught.value)
+    assert predicates.is_connection_lost(caught.value)
     assert (caught.value.sent, caught.value.tenant, caught.value.cluster) == (Sent.NO, "acme", "main")
     check_silent(caught.value, engine.server.primary.password("router_app"))
     assert heard.of(RetryScheduled) == []
@@ -288,6 +288,6 @@ async def test_a_missing_database(engine: Engine) -> None:
     async with engine.open(tenants=("acme", tenant)) as router:
         with pytest.raises(errors.DatabaseNotFound) as caught:
             await router.fetch_all("SELECT 1", tenant=tenant, readonly=True)
-        assert errors.is_connection_lost(caught.value)
+        assert predicates.is_connection_lost(caught.value)
         assert caught.value.tenant == tenant
         assert await router.fetch_value("SELECT 1", tenant="acme", primary=True) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router import Router, errors
+from router import Router, errors, predicates
 from router.drivers import mysql_errors
 from router.events import RetryScheduled
 from tests.engines import POSTGRESQL, SERVED, Engine, Recorder, only
@@ -20,7 +20,7 @@ async def test_a_statement_timeout(router: Router, engine: Engine, heard: Record
     with pytest.raises(errors.StatementTimeout) as caught:
         await router.fetch_all(engine.sleep(3), tenant="acme", readonly=True, timeout=0.3)
     assert 0.25 < loop.time() - started < 1.5
-    assert errors.is_timeout(caught.value)
+    assert predicates.is_timeout(caught.value)
     assert heard.of(RetryScheduled) == []
     assert await router.fetch_value("SELECT 42", tenant="acme") == 42
 
@@ -35,7 +35,7 @@ async def test_a_write_that_times_out_has_an_unknown_outcome(
         await router.execute(
             f"INSERT INTO {items} (amount) SELECT 1 FROM ({slow}) AS slow", tenant="acme", timeout=0.2
         )
-    assert not errors.is_retryable(caught.value)
+    assert not predicates.is_retryable(caught.value)
     assert heard.of(RetryScheduled) == []
     assert heard.last.attempts == 1
 
@@ -120,7 +120,7 @@ async def test_a_write_whose_connection_is_killed_is_never_repeated(
     with pytest.raises(errors.CommitOutcomeUnknown) as caught:
         await router.execute(sql, tenant="acme", timeout=20)
     await killer
-    assert errors.is_connection_lost(caught.value)
+    assert predicates.is_connection_lost(caught.value)
     assert (heard.last.attempts, heard.of(RetryScheduled)) == (1, [])
     assert (caught.value.tenant, caught.value.node) == ("acme", "primary")
     assert await router.fetch_value(f"SELECT count(*) FROM {items}", tenant="acme", primary=True) == 0

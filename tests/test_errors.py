@@ -6,19 +6,19 @@ import traceback
 
 import pytest
 
-from router import errors
+from router import errors, predicates
 from router.errors import Problem, RouterError, Sent
 
 CANARY = "canary-secret"
 
 PREDICATES = {
-    errors.is_unique_violation: {errors.UniqueViolation},
-    errors.is_foreign_key_violation: {errors.ForeignKeyViolation},
-    errors.is_not_null_violation: {errors.NotNullViolation},
-    errors.is_check_violation: {errors.CheckViolation},
-    errors.is_deadlock: {errors.Deadlock},
-    errors.is_serialization_failure: {errors.SerializationFailure},
-    errors.is_timeout: {
+    predicates.is_unique_violation: {errors.UniqueViolation},
+    predicates.is_foreign_key_violation: {errors.ForeignKeyViolation},
+    predicates.is_not_null_violation: {errors.NotNullViolation},
+    predicates.is_check_violation: {errors.CheckViolation},
+    predicates.is_deadlock: {errors.Deadlock},
+    predicates.is_serialization_failure: {errors.SerializationFailure},
+    predicates.is_timeout: {
         errors.RouterTimeout,
         errors.PoolTimeout,
         errors.PoolFull,
@@ -26,7 +26,7 @@ PREDICATES = {
         errors.StatementTimeout,
         errors.LockTimeout,
     },
-    errors.is_connection_lost: {
+    predicates.is_connection_lost: {
         errors.ConnectError,
         errors.AuthenticationFailed,
         errors.DatabaseNotFound,
@@ -35,8 +35,8 @@ PREDICATES = {
         errors.ConnectionLost,
         errors.CommitOutcomeUnknown,
     },
-    errors.is_read_only: {errors.ReadOnlyViolation},
-    errors.is_retryable: {
+    predicates.is_read_only: {errors.ReadOnlyViolation},
+    predicates.is_retryable: {
         errors.TransactionConflict,
         errors.Deadlock,
         errors.SerializationFailure,
@@ -96,42 +96,42 @@ def raised(error: BaseException, *, explicit: bool) -> BaseException:
 def test_predicates_see_causes_and_contexts(explicit: bool) -> None:
     """An error wrapped twice is still what it was."""
     error = raised(raised(make(errors.UniqueViolation), explicit=explicit), explicit=explicit)
-    assert errors.is_unique_violation(error)
-    assert not errors.is_deadlock(error)
+    assert predicates.is_unique_violation(error)
+    assert not predicates.is_deadlock(error)
 
 
 def test_predicates_see_an_attached_error() -> None:
     """The SQLAlchemy bridge hangs our error on the driver-shaped one; also below another wrapper."""
     wrapped = OrmError("wrapped")
     wrapped.router_error = make(errors.Deadlock)  # type: ignore[attr-defined]
-    assert errors.is_deadlock(wrapped)
-    assert errors.is_deadlock(raised(wrapped, explicit=True))
+    assert predicates.is_deadlock(wrapped)
+    assert predicates.is_deadlock(raised(wrapped, explicit=True))
     wrapped.router_error = "not an error"  # type: ignore[attr-defined]
-    assert not errors.is_deadlock(wrapped)
+    assert not predicates.is_deadlock(wrapped)
 
 
 def test_predicates_see_the_cause_that_an_error_of_ours_carries() -> None:
     """An error of ours that was made of another one counts as both."""
     outer = errors.CommitOutcomeUnknown("boom", cause=make(errors.ConnectionLost))
-    assert errors.is_connection_lost(outer)
-    assert errors.is_timeout(RouterError("boom", cause=make(errors.StatementTimeout)))
+    assert predicates.is_connection_lost(outer)
+    assert predicates.is_timeout(RouterError("boom", cause=make(errors.StatementTimeout)))
 
 
 def test_predicates_end_on_circular_causes() -> None:
     """A ring of causes is walked once."""
     a, b = OrmError("a"), OrmError("b")
     a.__cause__, b.__cause__ = b, a
-    assert not errors.is_deadlock(a)
+    assert not predicates.is_deadlock(a)
 
 
 def test_an_unknown_outcome_is_never_retryable() -> None:
     """What caused it may be run again by itself, but not if a commit was on its way (fault cases 2, 3)."""
     lost = make(errors.ConnectionLost)
-    assert errors.is_retryable(lost)
+    assert predicates.is_retryable(lost)
     unknown = errors.CommitOutcomeUnknown("boom", cause=lost)
-    assert not errors.is_retryable(unknown)
-    assert not errors.is_retryable(raised(unknown, explicit=True))
-    assert errors.is_retryable(errors.TransactionLost("boom", cause=lost))
+    assert not predicates.is_retryable(unknown)
+    assert not predicates.is_retryable(raised(unknown, explicit=True))
+    assert predicates.is_retryable(errors.TransactionLost("boom", cause=lost))
 
 
 def test_predicates_are_false_for_foreign_errors() -> None:

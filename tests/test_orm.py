@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from router import Router, errors
+from router import Router, predicates
 from router.errors import NotNullViolation, RouterError, UniqueViolation
 from router.events import ConnectionOpened, RequestFailed, TransactionCommitted, TransactionRolledBack
 from tests.engines import POSTGRESQL, Engine, Recorder, only
@@ -167,7 +167,7 @@ async def test_readonly_uses_a_replica(library: Router, engine: Engine, heard: R
         with pytest.raises(SQLAlchemyError) as caught:
             async with session.orm(readonly=True) as orm:
                 orm.add(Author(name="bob"))
-    assert errors.is_read_only(caught.value)
+    assert predicates.is_read_only(caught.value)
     assert await author_names(library) == ["ann"]
 
 
@@ -190,19 +190,19 @@ async def test_the_orm_s_errors_answer_to_our_predicates(library: Router, heard:
         with pytest.raises(IntegrityError) as caught:
             async with session.orm() as orm:
                 orm.add_all([Author(name="bound-canary"), Author(name="bound-canary")])
-        assert errors.is_unique_violation(caught.value)
-        assert not errors.is_foreign_key_violation(caught.value)
+        assert predicates.is_unique_violation(caught.value)
+        assert not predicates.is_foreign_key_violation(caught.value)
         failed = heard.of(RequestFailed)[-1]
         assert (failed.error, failed.tenant, failed.role.value) == ("UniqueViolation", "acme", "primary")
         assert "bound-canary" not in repr(failed)
         with pytest.raises(IntegrityError) as caught:
             async with session.orm() as orm:
                 orm.add(Book(title="x", author_id=4711))
-        assert errors.is_foreign_key_violation(caught.value)
+        assert predicates.is_foreign_key_violation(caught.value)
         with pytest.raises(IntegrityError) as caught:
             async with session.orm() as orm:
                 await orm.execute(sa.insert(Author).values(id=1, name=None))
-        assert errors.is_not_null_violation(caught.value)
+        assert predicates.is_not_null_violation(caught.value)
     assert await author_names(library) == []
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from router import Router, errors
+from router import Router, predicates
 from router.config import parse
 from router.drivers.driver import Endpoint, Login, Outcome, Setup
 from router.drivers.postgresql_outcomes import judge, told
@@ -129,7 +129,7 @@ async def test_a_commit_that_did_not_arrive_is_found_rolled_back(engine: Engine)
     async with placed(engine) as place:
         with pytest.raises(TransactionLost) as caught:
             await place.lose(Loss.QUESTION)
-        assert errors.is_retryable(caught.value)
+        assert predicates.is_retryable(caught.value)
         assert (caught.value.tenant, caught.value.node) == ("acme", "primary")
         assert (caught.value.transaction_id or "").isdigit()
         assert caught.value.transaction_id in str(caught.value)
@@ -187,7 +187,7 @@ async def test_what_stays_open_for_the_callers_time_is_unknown(engine: Engine) -
                     await place.insert(tx)
                     place.relay.loss = Loss.LATE
             assert (caught.value.transaction_id or "").isdigit()
-            assert not errors.is_retryable(caught.value)
+            assert not predicates.is_retryable(caught.value)
             assert len(heard.of(CommitUnknown)) == 1
             assert heard.of(CommitResolved) == []
         place.relay.let_go.set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router import Router, errors
+from router import Router, errors, predicates
 from router.events import RetryScheduled
 from tests.engines import Postgresql, Recorder
 from tests.servers import PostgresqlCluster
@@ -103,5 +103,5 @@ async def test_a_read_in_the_way_of_replay_is_made_elsewhere(place: tuple[Router
             await engine.settle()
             await tx.fetch_value("SELECT count(*) FROM rows")
     assert isinstance(caught.value, errors.ConnectionLost | errors.SerializationFailure)
-    assert errors.is_retryable(caught.value)
+    assert predicates.is_retryable(caught.value)
     assert len(health.snapshot().replicas) == 2

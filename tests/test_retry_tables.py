@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from pymysql import err
 
-from router import Router, errors
+from router import Router, errors, predicates
 from router.drivers import mysql_errors, postgresql_errors, sqlite_errors
 from router.drivers.driver import Endpoint, Login
 from router.drivers.registry import driver_for
@@ -96,7 +96,7 @@ def check(error: RouterError, row: Row) -> None:
     assert judge_transaction(error, commit_sent=False) is row.whole
     assert outcome_unknown(error) is row.unknown
     if row.kind is not errors.ReadOnlyViolation:  # whose second run only a change of roles can cure
-        assert errors.is_retryable(error) is row.whole
+        assert predicates.is_retryable(error) is row.whole
 
 
 class Bench(SimpleNamespace):

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from router import Router, errors
+from router import Router, predicates
 from router.errors import (
     ConcurrentUse,
     ForeignKeyViolation,
@@ -278,7 +278,7 @@ async def test_the_database_itself_refuses_a_write_in_a_readonly_transaction(
         with pytest.raises(ReadOnlyViolation) as caught:
             async with session.transaction(readonly=True) as tx:
                 await tx.execute(insert(items, "a"))
-        assert errors.is_read_only(caught.value)
+        assert predicates.is_read_only(caught.value)
         assert caught.value.node in engine.replicas
     assert await names(router, items) == []
 

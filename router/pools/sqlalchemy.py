@@ -29,9 +29,9 @@ from router.errors import (
     RouterError,
     StatementCancelled,
     StatementError,
-    router_error,
 )
 from router.pools.lease import Lease
+from router.predicates import router_error
 from router.rows import Column, Result, Row, row_class
 
 
