@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from router import retries
+from router import proving, retries
 from router.backend import Backend, Target
 from router.dispatcher import Dispatcher
 from router.drivers.driver import Connection
-from router.errors import NoPrimary, RouterError, Sent, StatementTimeout
+from router.errors import RouterError, Sent, StatementTimeout
 from router.home import Home
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
@@ -25,14 +25,12 @@ from router.requests import Affinity, Request
 from router.retries import Verdict
 from router.routing import Route, decide, to_primary
 from router.rows import Row
-from router.statements import Kind, Statement
 from router.telling import Teller
 from router.tenants import Catalog
 from router.topology import Node, Role
-from router.volatility import QUERY
 
 # Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
-_READ, _PRIMARY = Reason.READ, Role.PRIMARY
+_PRIMARY = Role.PRIMARY
 _TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
 
 
@@ -74,47 +72,6 @@ class Executor:
             self._targets[tenant, schema] = found
         return found
 
-    def verdict(self, statement: Statement, target: Target) -> Reason | None:
-        """Return what is known of a statement, ``None`` if the database must be asked."""
-        backend = target.backend
-        if backend.refused and statement.text in backend.refused:
-            return Reason.REFUSED_BY_REPLICA
-        if not statement.functions or statement.verdict is not _READ or backend.volatility is None:
-            return statement.verdict
-        return backend.volatility.known(statement, target.database)
-
-    async def _verdict(self, request: Request) -> Reason:
-        known = self.verdict(request.statement, request.target)
-        if known is not None:
-            return known
-        volatility = request.target.backend.volatility
-        if volatility is None:  # verdict() is None only where there is one
-            return Reason.UNKNOWN_FUNCTION
-        try:
-            return await volatility.ask(
-                request.statement, request.target.database, lambda names: self._ask(request, names)
-            )
-        except RouterError:
-            return Reason.UNKNOWN_FUNCTION  # not proven, so to the primary; the statement tells what is wrong
-
-    async def _ask(self, request: Request, names: tuple[str, ...]) -> Iterable[Row]:
-        target = request.target
-        snapshot = target.backend.health.snapshot()
-        nodes = (snapshot.primary, *snapshot.replicas) if snapshot.primary is not None else snapshot.replicas
-        if not nodes:
-            raise NoPrimary("nobody is there to be asked")  # the verdict is then that nothing is known
-        pool = target.pool(nodes[0])
-        settings = target.placement.settings
-        deadline = min(request.deadline, self.clock() + settings.acquire_timeout)
-        lease = await target.backend.lease_unbound(pool, deadline, settings.connect_timeout)
-        try:
-            rows: list[Row] = await lease.run(
-                "fetch_all", QUERY, (list(names),), max(request.deadline - self.clock(), 0.001)
-            )
-        finally:
-            lease.release()
-        return rows
-
     def decide(self, request: Request) -> Route:
         """Return the route of a request; pure but for the snapshot that it reads."""
         backend = request.target.backend
@@ -152,7 +109,7 @@ class Executor:
         try:
             if not backend.health.known:
                 await backend.look(request.target.database, request.deadline)
-            request.verdict = await self._verdict(request)
+            request.verdict = proving.known(request.statement, request.target) or await proving.ask(request)
             route = self.decide(request)
             first: RouterError | None = None
             try:
@@ -313,7 +270,7 @@ class Executor:
             raise
         else:
             request.execute = self.clock() - request.started
-            self._forget_functions(request)
+            proving.forget(request)
             self.teller.finished(request, value)
             return value
         self.teller.failed(request, failure)
@@ -366,13 +323,7 @@ class Executor:
             return
         if error is None or retries.outcome_unknown(error):
             request.affinity.wrote = True
-            self._forget_functions(request)
-
-    def _forget_functions(self, request: Request) -> None:
-        """Drop what is known of a database's functions after a statement that may have changed them."""
-        volatility = request.target.backend.volatility
-        if volatility is not None and request.statement.kind not in (Kind.READ, Kind.WRITE):
-            volatility.forget(request.target.database)
+            proving.forget(request)
 
     async def _again(self, request: Request, route: Route, first: RouterError) -> Any:
         """Go on after a failed first attempt, as far as that is safe."""

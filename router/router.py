@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from router import building
+from router import building, proving
 from router.backend import Backend
 from router.config import Config, load
 from router.consistency import Consistency
@@ -273,7 +273,7 @@ class Router:
         given = options(readonly=readonly, primary=primary, consistency=consistency)
         request = Request(target, Affinity(), "fetch_all", statement, (), 0.0, given.intent)
         request.consistency = given.consistency or placement.settings.consistency
-        verdict = executor.verdict(statement, target)
+        verdict = proving.known(statement, target)
         if verdict is None:
             verdict = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
         request.verdict = verdict

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from router import retries
+from router import proving, retries
 from router.backend import Target
 from router.consistency import Consistency
 from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
 from router.execution import Executor
 from router.pools.lease import Lease
 from router.queries import Options, Params, PreparedStatement, Queries, level, seconds
+from router.reasons import Reason
 from router.requests import Affinity, Request, request_for
 from router.retries import Verdict
 from router.rows import Row
@@ -148,7 +149,7 @@ class Session(Affinity, Queries):
         open_ = self._current()
         if open_ is None:
             request = self._request("stream", sql, params, Options(timeout=seconds(timeout)))
-            proven = readonly or self._executor.verdict(request.statement, self._target) == "read"
+            proven = readonly or proving.known(request.statement, self._target) is Reason.READ
             # not the session's own transaction: the loop's body may write through the session
             async with Transaction(self._unit(proven, None, timeout)) as own:
                 async for row in own.stream(sql, params, batch=batch, timeout=timeout):

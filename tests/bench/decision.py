@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from router import Router
+from router import Router, proving
 from router.execution import Affinity, Request
 from router.statements import Dialect, parse
 from tests.bench import texts
@@ -49,11 +49,11 @@ def _parts(router: Router) -> dict[str, Callable[[], object]]:
     target = executor.target(TENANT, None)
     statement = target.backend.statements.of(texts.READ)
     request = Request(target, Affinity(), "fetch_one", statement, (), 0.0)
-    request.verdict = executor.verdict(statement, target) or statement.verdict
+    request.verdict = proving.known(statement, target) or statement.verdict
     route = executor.decide(request)
     return {
         "lookup": lambda: executor.target(TENANT, None),
-        "classify": lambda: executor.verdict(target.backend.statements.of(texts.READ), target),
+        "classify": lambda: proving.known(target.backend.statements.of(texts.READ), target),
         "decide": lambda: executor.decide(request),
         "choose": lambda: executor.choose(route, target, Affinity()),
     }
@@ -95,7 +95,7 @@ def _whole(router: Router) -> Callable[[], object]:
 
     def decide() -> object:
         found = executor.target(TENANT, None)
-        request.verdict = executor.verdict(found.backend.statements.of(texts.READ), found) or request.verdict
+        request.verdict = proving.known(found.backend.statements.of(texts.READ), found) or request.verdict
         request.affinity.replica = None  # each request is a new session
         return executor.choose(executor.decide(request), found, request.affinity)
 
