@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import decimal
 import re
-import uuid
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import aiomysql
 from pymysql import err
-from pymysql.constants import CLIENT, CR, FIELD_TYPE
+from pymysql.constants import CLIENT, CR
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
+from router.drivers.mysql_values import adapted, columns_of, rows_of
+from router.drivers.mysql_wall import Wall
 from router.drivers.sockets import NO_TLS, detached, keep_alive, peer_of
 from router.errors import (
     ConfigurationError,
@@ -26,7 +25,7 @@ from router.errors import (
     SerializationFailure,
 )
 from router.positions import MariadbGtid, MysqlGtids
-from router.rows import Column, Result, Row, row_class
+from router.rows import Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
 
@@ -43,11 +42,6 @@ _LOCK_WAIT_TIMEOUT = 1205
 _UNWAITING = re.compile(r"\b(NOWAIT|WAIT\s+0)\b", re.IGNORECASE)
 _MARIADB_PROBE = "SELECT @@global.read_only, @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
 _MYSQL_PROBE = "SELECT @@global.read_only OR @@global.super_read_only, @@global.gtid_executed"
-_SENDABLE = frozenset(
-    {int, float, str, bytes, bytearray, bool, type(None), decimal.Decimal}
-    | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
-)
-_TYPE_NAMES = {value: name.lower() for name, value in vars(FIELD_TYPE).items() if isinstance(value, int)}
 
 
 class _Raw(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
@@ -85,7 +79,7 @@ class MysqlConnection(Connection):
         self._transport: asyncio.Transport = raw._writer.transport  # aiomysql forgets it when it closes
         self._initial = initial
         self._readonly = readonly
-        self._wall = _Wall.of(raw, wall)
+        self._wall = Wall.of(raw, wall)
         self._unwaiting = False  # the last statement that met a lock had asked not to wait
         self._server: tuple[object, ...] = ()  # which server this is, whatever name it was reached by
 
@@ -109,28 +103,26 @@ class MysqlConnection(Connection):
                 return await self._run(sql, args, None)
         cursor = await self._raw.cursor()
         try:
-            await cursor.execute(sql, _adapted(args) or None)
+            await cursor.execute(sql, adapted(args) or None)
         except err.OperationalError as exc:
             self._unwaiting = exc.args[0] == _LOCK_WAIT_TIMEOUT and _UNWAITING.search(sql) is not None
             raise
         return cursor
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
-        return _rows(await self._run(sql, args, timeout))
+        return rows_of(await self._run(sql, args, timeout))
 
     async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
-        rows = _rows(await self._run(sql, args, timeout))
+        rows = rows_of(await self._run(sql, args, timeout))
         return rows[0] if rows else None
 
     async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
         cursor = await self._run(sql, args, timeout)
-        described = cursor.description or ()
-        columns = tuple(Column(each[0], _TYPE_NAMES.get(each[1], "unknown")) for each in described)
         # insert_id is 0 where no key was generated
-        return Result(cursor.rowcount, cursor.lastrowid or None, columns, _rows(cursor))
+        return Result(cursor.rowcount, cursor.lastrowid or None, columns_of(cursor), rows_of(cursor))
 
     async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float | None) -> int:
-        rows = [_adapted(each) for each in args]
+        rows = [adapted(each) for each in args]
         async with asyncio.timeout(timeout):
             if self.in_transaction:
                 return await self._batch(sql, rows)
@@ -168,7 +160,7 @@ class MysqlConnection(Connection):
             if self._wall is not None:  # the statement runs until its last row is read, however late that is
                 await self._raw.query(f"SET SESSION {self._wall.at(0)}")
             cursor = await self._raw.cursor(aiomysql.SSCursor)
-            await cursor.execute(sql, _adapted(args) or None)
+            await cursor.execute(sql, adapted(args) or None)
         made = row_class(tuple(each[0] for each in cursor.description or ()))
         while True:
             async with asyncio.timeout(timeout):
@@ -295,57 +287,6 @@ class MysqlConnection(Connection):
     def detach(self) -> Any:
         writer, self._raw._writer, self._raw._reader = self._raw._writer, None, None
         return None if writer is None else detached(writer.transport)
-
-
-class _Wall(NamedTuple):
-    """Hold how this server ends statements by itself: MariaDB any of them, MySQL those that only read."""
-
-    variable: str
-    limit: float  # in the variable's unit
-
-    @classmethod
-    def of(cls, raw: aiomysql.Connection, seconds: float | None) -> _Wall | None:
-        """Return the wall, ``None`` for none; whoever sets it in an ``init_command`` knows better."""
-        if seconds is None:
-            return None
-        mariadb = "mariadb" in raw.server_version.lower()
-        wall = cls("max_statement_time", seconds) if mariadb else cls("max_execution_time", seconds * 1000)
-        return None if wall.variable in (raw.init_command or "").lower() else wall
-
-    @property
-    def name(self) -> str:
-        return f"@@SESSION.{self.variable}"
-
-    def at(self, limit: float) -> str:
-        """Return the assignment of a limit; 0 is none."""
-        return f"{self.variable} = {limit:.{3 if self.variable == 'max_statement_time' else 0}f}"
-
-
-def _adapted(args: tuple[object, ...]) -> tuple[object, ...]:
-    """Refuse what the driver would write as something else: it puts any object's ``str()`` into the text.
-
-    A list would become ``(1, 2)``, so that a JSON body could change what a comparison means.
-    """
-    for value in args:
-        if type(value) not in _SENDABLE:
-            return tuple([_adapt(each) for each in args])
-    return args
-
-
-def _adapt(value: object) -> object:
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, tuple(_SENDABLE - {type(None)})):
-        return value  # a subclass, such as an enum of text
-    raise TypeError(f"{type(value).__name__} is not a type that MySQL has")
-
-
-def _rows(cursor: aiomysql.Cursor) -> list[Row]:
-    """Return the rows that the cursor has already received."""
-    if cursor.description is None:
-        return []
-    made = row_class(tuple(each[0] for each in cursor.description))
-    return cast("list[Row]", list(map(made, cursor._rows)))
 
 
 class MysqlDriver(Driver):
