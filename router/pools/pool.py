@@ -71,7 +71,6 @@ class Pool:
         )
         self._killer = Killer(endpoint, driver, reaper, clock, self._teller.left_running)
         self._reaper = reaper
-        self._clock = clock
         self._idle: deque[Connection] = deque()  # the most recently used at the right end
         self._used = Lent()
         self._warming = True  # until a connection that nobody waits for could not be opened
@@ -132,7 +131,7 @@ class Pool:
         while True:
             if self.closed:
                 raise self._closed_error()
-            connection = self.take(binding, self._clock(), holder)
+            connection = self.take(binding, self.clock(), holder)
             if connection is not None:
                 return connection
             if refused or self._admission.queue or not self._admission.reserve():
@@ -147,7 +146,7 @@ class Pool:
             refused = True
 
     def _lend(self, connection: Connection, holder: Holder) -> Connection:
-        connection.lent_at = self._clock()
+        connection.lent_at = self.clock()
         self._used[connection] = holder
         return connection
 
@@ -161,7 +160,7 @@ class Pool:
         error = None if first else self._scarcity.refusal()
         if error is not None:
             raise error
-        left = deadline - self._clock()
+        left = deadline - self.clock()
         answer = await self._admission.wait(holder, left, first=first, give_back=self.give)
         if isinstance(answer, RouterError):
             raise answer
@@ -173,7 +172,7 @@ class Pool:
 
     async def _open(self, deadline: float, asked: float, connect: float) -> Connection | RouterError:
         """Open a connection in a slot that is reserved for it; give the slot up if that fails."""
-        left = deadline - self._clock()
+        left = deadline - self.clock()
         if left <= 0:
             self._admission.vacate()
             return PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
@@ -240,7 +239,7 @@ class Pool:
             if holder is not None:
                 self._lend(connection, holder)
                 return
-        connection.used_at = self._clock()
+        connection.used_at = self.clock()
         self._idle.append(connection)
 
     def _retire(self, connection: Connection, reason: str) -> None:
@@ -255,7 +254,7 @@ class Pool:
 
     def _forget(self, connection: Connection, reason: str) -> None:
         self._killer.kill(connection)
-        self._teller.closed(self._clock() - connection.opened_at, reason)
+        self._teller.closed(self.clock() - connection.opened_at, reason)
         self._admission.free()
 
     # --- the pool as a whole -----------------------------------------------------------------------------
@@ -265,7 +264,7 @@ class Pool:
 
         Report units of work that hold a connection for too long.
         """
-        now = self._clock()
+        now = self.clock()
         for connection in list(self._idle):
             if connection.closed:
                 reason = "broken"
@@ -292,7 +291,7 @@ class Pool:
 
     async def _warm(self) -> None:
         """Open a connection to keep ready; a failure is told, and tried again at the next sweep."""
-        opened = await self._open(self._clock() + _WARM, _WARM, _WARM)
+        opened = await self._open(self.clock() + _WARM, _WARM, _WARM)
         if isinstance(opened, RouterError):
             self._warming = False
             return
@@ -381,7 +380,7 @@ class Pool:
         """Close all lent connections, whatever runs on them; return how many there were."""
         left = list(self._used)
         if left:
-            self._teller.cut(self._used.held(self._clock()))
+            self._teller.cut(self._used.held(self.clock()))
         self.leftovers += len(left)
         for connection in left:
             del self._used[connection]
