@@ -6,7 +6,7 @@ import logging
 import random
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +101,13 @@ async def _stormed(name: str, engine: Engine, effort: Effort) -> AsyncIterator[F
     yield Figure(f"{case}: unretrieved exceptions, orphan tasks", result.unretrieved + result.orphan_tasks, 0)
 
 
-async def _postgresql(effort: Effort) -> AsyncIterator[Figure]:
-    cluster = PostgresqlCluster(2)
+async def _on_servers(
+    kind: type[Postgresql] | type[Mariadb], cluster: Any, effort: Effort
+) -> AsyncIterator[Figure]:
     await asyncio.to_thread(cluster.start)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            async for figure in _served(Postgresql(Path(folder), cluster), cluster, effort):
-                yield figure
-    finally:
-        cluster.close()
-
-
-async def _mariadb(effort: Effort) -> AsyncIterator[Figure]:
-    cluster = MariadbCluster(1)
-    await asyncio.to_thread(cluster.start)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            async for figure in _served(Mariadb(Path(folder), cluster), cluster, effort):
+            async for figure in _served(kind(Path(folder), cluster), cluster, effort):
                 yield figure
     finally:
         cluster.close()
@@ -134,7 +124,11 @@ async def _sqlite(effort: Effort) -> AsyncIterator[Figure]:
             yield figure
 
 
-_CASES = {"postgresql": _postgresql, "mariadb": _mariadb, "sqlite": _sqlite}
+_CASES: dict[str, Callable[[Effort], AsyncIterator[Figure]]] = {
+    "postgresql": lambda effort: _on_servers(Postgresql, PostgresqlCluster(2), effort),
+    "mariadb": lambda effort: _on_servers(Mariadb, MariadbCluster(1), effort),
+    "sqlite": _sqlite,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
