@@ -304,7 +304,8 @@ class Executor:
 
     async def _send(self, lease: Lease, request: Request, now: float) -> Any:
         statement = request.statement
-        limit = min(request.target.placement.settings.statement_timeout, request.deadline - now)
+        most, limit = request.target.placement.settings.statement_timeout, request.deadline - now
+        limit = most if most < limit else limit
         connection = lease.connection
         if statement.dirt > connection.dirt:
             connection.dirt = statement.dirt

@@ -66,13 +66,15 @@ def _callers() -> tuple[tuple[CodeType, int], ...]:
     """Return the frames that lead here, without the router's own and those of context managers."""
     found: list[tuple[CodeType, int]] = []
     frame = sys._getframe(2).f_back
-    while frame is not None and len(found) < _FRAMES:
+    while frame is not None:
         code = frame.f_code
         file = code.co_filename
-        if file.startswith(_LOOP):
-            break  # what started the loop explains nothing
         if not file.startswith(_OWN) and file != contextlib.__file__:
+            if file.startswith(_LOOP):
+                break  # what started the loop explains nothing
             found.append((code, frame.f_lineno))
+            if len(found) == _FRAMES:
+                break
         frame = frame.f_back
     return tuple(found)
 

@@ -86,7 +86,8 @@ class Lease:
                 "another statement is running on this connection, or a stream of it is not read to its end. "
                 "Give each task, and each stream, a session of its own"
             )
-        self.check_transaction(verb)
+        if self.over:
+            self.check_transaction(verb)
         self.busy = True
         connection, pool = self.connection, self.pool
         if limit is not None:
