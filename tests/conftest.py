@@ -13,6 +13,7 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+from tests import turns
 from tests.doubles import server as server  # a scripted engine, for faults on demand
 from tests.engines import engine as engine  # the fixtures of the suite over all engines
 from tests.engines import heard as heard
@@ -44,8 +45,10 @@ if os.environ.get("CI", "").lower() in ("1", "true"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark of tests that only some engines can run."""
+    """Register the marks of tests that not every engine can run, and of those that nothing may disturb."""
     config.addinivalue_line("markers", "engines(*names): run the test on these engines only")
+    config.addinivalue_line("markers", "timed: it measures time, so no other test runs meanwhile")
+    turns.take(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -273,6 +273,7 @@ async def test_a_cancelled_commit_waits_for_its_answer(server: Server) -> None:
         assert (len(heard.of(TransactionCommitted)), heard.of(ConnectionClosed)) == (1, [])
 
 
+@pytest.mark.timed
 async def test_a_cancelled_commit_without_an_answer_is_unknown_soon(server: Server) -> None:
     """No answer within a second: the cancellation goes on, the outcome is told as unknown (fault case 38)."""
     async with scripted() as router:
@@ -293,6 +294,7 @@ async def test_a_cancelled_commit_without_an_answer_is_unknown_soon(server: Serv
         assert session.wrote
 
 
+@pytest.mark.timed
 async def test_the_deadline_of_a_commit_is_not_held_back(server: Server) -> None:
     """A cancelled commit never outlives its own limit: the shorter of the two ends the wait."""
     async with scripted(defaults={"timeouts": {"statement": "200ms"}}) as router:

@@ -366,6 +366,7 @@ def test_any_data_is_taken_or_refused(top, cluster):
             assert error.problems
 
 
+@pytest.mark.timed
 def test_ten_thousand_tenants_load_in_seconds(tmp_path):
     """Loading takes less than 0.8 ms a tenant, and tenants share what is equal; tried with a tenth."""
     for number in range(1000):

@@ -38,6 +38,7 @@ async def run(deadlines: Deadlines, key: object, limit: float, work: float) -> s
     return "done"
 
 
+@pytest.mark.timed
 async def test_what_runs_too_long_is_ended_soon_after_its_deadline() -> None:
     """A late statement ends within 50 ms of its deadline; the others are left alone."""
     deadlines = Deadlines(time.monotonic)
@@ -49,6 +50,7 @@ async def test_what_runs_too_long_is_ended_soon_after_its_deadline() -> None:
     assert await quick == "done"
 
 
+@pytest.mark.timed
 async def test_a_statement_that_runs_for_long_makes_its_node_suspect() -> None:
     """Half a second without an answer may mean a frozen server: somebody looks, and nothing is cancelled."""
     node = Node("r1", "main", Role.REPLICA, "db", 1)
@@ -94,6 +96,7 @@ async def test_nothing_is_swept_while_nothing_runs() -> None:
     assert deadlines._timer is None
 
 
+@pytest.mark.timed
 async def test_a_request_that_runs_too_long_raises_a_timeout(server: Server) -> None:
     """The limit holds through the router, and an outer asyncio.timeout is not mistaken for it."""
     async with opened() as router:

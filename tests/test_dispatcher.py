@@ -378,6 +378,7 @@ async def test_cancelling_a_subscription_drops_what_is_queued() -> None:
 # --- closing ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 async def test_close_cancels_what_does_not_end_in_time() -> None:
     """Close is bounded by its timeout; what was not delivered counts as dropped."""
     dispatcher, cancelled = Dispatcher(), []
@@ -399,6 +400,7 @@ async def test_close_cancels_what_does_not_end_in_time() -> None:
     assert only(dispatcher)[1:] == (0, 0, 3, 0, False)
 
 
+@pytest.mark.timed
 async def test_close_is_bounded_also_for_a_listener_that_resists(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener that swallows its cancellation is left behind after a grace."""
     monkeypatch.setattr("router.dispatcher.CANCEL_GRACE", 0.05)

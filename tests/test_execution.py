@@ -77,6 +77,7 @@ async def test_an_event_says_who_what_where_and_why(server: Server) -> None:
         assert abs(read.at - time.time()) < 5
 
 
+@pytest.mark.timed
 async def test_the_times_of_a_request_add_up(server: Server) -> None:
     """acquire and execute are parts of total, and each step's delay is found where it happened."""
     async with opened() as router:
@@ -86,9 +87,9 @@ async def test_the_times_of_a_request_add_up(server: Server) -> None:
             asyncio.get_running_loop().call_later(moment, gate.set)
         await router.fetch_all(READ, tenant="acme")
         event = heard.of(RequestFinished)[0]
-        assert event.acquire > 0.045
-        assert event.execute > 0.02
-        assert event.acquire + event.execute <= event.total < event.acquire + event.execute + 0.2
+        assert 0.045 < event.acquire < 0.1
+        assert 0.045 < event.execute < 0.1
+        assert event.acquire + event.execute <= event.total < event.acquire + event.execute + 0.02
 
 
 async def test_a_slow_request_is_told_by_the_tenants_threshold(server: Server) -> None:
@@ -242,6 +243,7 @@ async def test_no_verb_repeats_a_write(server: Server, call: Callable[[Router], 
         assert server.count("INSERT") == 1
 
 
+@pytest.mark.timed
 async def test_a_write_that_timed_out_is_never_repeated(server: Server) -> None:
     """The router's own timeout says nothing about the server: the outcome is unknown."""
     async with opened() as router:
@@ -249,7 +251,7 @@ async def test_a_write_that_timed_out_is_never_repeated(server: Server) -> None:
         started = time.monotonic()
         with pytest.raises(CommitOutcomeUnknown):
             await router.execute(WRITE, tenant="acme", timeout=0.1)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 0.2
 
 
 async def test_a_write_declared_idempotent_is_repeated(server: Server) -> None:
@@ -305,6 +307,7 @@ async def test_a_read_tries_each_replica_once_and_the_primary_last(server: Serve
         assert after[-1] >= sum(each.delay for each in retries) - 0.001
 
 
+@pytest.mark.timed
 async def test_one_deadline_bounds_all_attempts(server: Server) -> None:
     """timeout= holds for the whole request: connecting, waiting, running, and trying again."""
     slow = {"retries": {"attempts": 20, "min_wait": "30ms", "max_wait": "30ms"}}
@@ -316,6 +319,7 @@ async def test_one_deadline_bounds_all_attempts(server: Server) -> None:
         assert time.monotonic() - started < 0.2
 
 
+@pytest.mark.timed
 async def test_the_acquire_timeout_is_the_tenants(server: Server) -> None:
     """A full pool refuses after timeouts.acquire; nothing was sent, and nothing is tried again."""
     given = {"connections": {"max": 1}, "defaults": {"timeouts": {"acquire": "60ms"}}}
@@ -326,7 +330,7 @@ async def test_the_acquire_timeout_is_the_tenants(server: Server) -> None:
             with pytest.raises(PoolTimeout) as caught:
                 # in a task of its own: the one that holds the connection would be told at once
                 await asyncio.create_task(router.execute(WRITE, tenant="globex"))
-            assert 0.06 <= time.monotonic() - started < 0.5
+            assert 0.06 <= time.monotonic() - started < 0.11
             assert (caught.value.sent, caught.value.tenant) == (Sent.NO, "globex")
             assert heard.last.attempts == 1
 

@@ -94,6 +94,7 @@ async def test_replicas_and_then_the_primary_die(kind: type[Engine], clusters: C
     met(figures)
 
 
+@pytest.mark.timed
 @SERVED
 async def test_everything_is_frozen(kind: type[Engine], clusters: Callable[..., Any]) -> None:
     """Requests end within their own timeout, and all is well again after a thaw (fault cases 23, 24)."""

@@ -15,6 +15,7 @@ import pytest
 from router import Router
 from router.errors import ConnectError, NoPrimary, PoolTimeout, RouterTimeout
 from tests.engines import Engine, Mariadb, Postgresql
+from tests.lateness import Lateness
 
 TIMEOUT = 0.15  # seconds
 OVERSHOOT = 0.05
@@ -37,25 +38,13 @@ def lone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 async def overshoot(work: Callable[[], Awaitable[object]], expected: Any) -> float:
     """Return by how much ``work`` was late, less the lateness of the loop meanwhile."""
-    lateness = 0.0
-
-    async def beside() -> None:
-        nonlocal lateness
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            lateness = max(lateness, time.monotonic() - before - 0.005)
-
-    clock = asyncio.create_task(beside())
-    started = time.monotonic()
-    try:
+    async with Lateness() as lateness:
+        started = time.monotonic()
         with pytest.raises(expected):
             await work()
         took = time.monotonic() - started
-    finally:
-        clock.cancel()
     assert took >= TIMEOUT - 0.02
-    return took - TIMEOUT - lateness
+    return took - TIMEOUT - lateness.worst
 
 
 async def late(work: Callable[[], Awaitable[object]], expected: Any, times: int = 3) -> float:
@@ -73,6 +62,7 @@ LIMITS = {
 UNWATCHED = {"checks": {"interval": "60s", "timeout": "30s"}}
 
 
+@pytest.mark.timed
 async def test_acquiring_from_a_frozen_server_ends_in_time(lone: Engine) -> None:
     """In the queue, while connecting, and while binding: at most 50 ms over the timeout (fault case 23)."""
     server = lone.server.primary

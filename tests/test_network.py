@@ -7,6 +7,7 @@ of its own.
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from router.events import ConnectionClosed, ConnectionOpened, RetryScheduled
 from tests.engines import Engine, Recorder, only
 from tests.faults import Bandwidth, Break, Cut, Direction, Hang, Proxy, Stall
 from tests.faults.cluster import Proxied
+from tests.lateness import Lateness
 
 pytestmark = only("postgresql", "mariadb")
 
@@ -52,25 +54,11 @@ async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
 @asynccontextmanager
 async def within(limit: float) -> AsyncIterator[None]:
     """Fail if the block takes more than ``limit`` seconds and the loop's own lateness, or much less."""
-    loop = asyncio.get_running_loop()
-    late = 0.0
-
-    async def watch() -> None:
-        nonlocal late
-        while True:
-            before = loop.time()
-            await asyncio.sleep(0.005)
-            late += max(loop.time() - before - 0.005, 0)
-
-    watching = asyncio.create_task(watch())
-    started = loop.time()
-    try:
+    async with Lateness() as late:
+        started = time.monotonic()
         yield
-    finally:
-        took = loop.time() - started
-        watching.cancel()
-    # three steps of the loop lie between a deadline and its caller: the timer, the cancellation, the task
-    assert limit - 0.05 <= took <= limit + 0.05 + 3 * late
+        took = time.monotonic() - started
+    assert limit - 0.05 <= took <= limit + 0.05 + late.total
 
 
 def connected(*proxies: Proxy) -> int:
@@ -90,6 +78,7 @@ def lent(router: Router) -> tuple[int, int]:
 # --- blackholes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
 async def test_a_request_into_a_blackhole(proxied: Proxied, items: str, write: bool) -> None:
     """It ends in time, its slot is free at once, its connection is not lent again (fault case 23)."""
@@ -163,6 +152,7 @@ async def test_a_connection_given_up_in_mid_send_is_closed(
 # --- connecting ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 async def test_a_server_that_accepts_and_says_nothing(proxied: Proxied) -> None:
     """The connect timeout bounds it, not the longer one of waiting for a connection (fault case 24)."""
     settings = {**ONCE, "timeouts": {"connect": "300ms", "acquire": "20s"}}
@@ -272,6 +262,7 @@ async def test_the_line_to_the_server_closed_while_it_works(proxied: Proxied) ->
         assert await router.fetch_value("SELECT 42", **given) == 42
 
 
+@pytest.mark.timed
 async def test_a_slow_line(proxied: Proxied) -> None:
     """All rows come if there is time; if not the request ends, and the rest of them reaches nobody."""
     async with proxied.engine.open(connections=1) as router:
@@ -397,6 +388,7 @@ async def test_a_name_that_vanishes_for_a_while(proxied: Proxied, names: Names) 
             assert await router.fetch_value("SELECT 5", tenant="acme") == 5
 
 
+@pytest.mark.timed
 async def test_a_resolver_that_hangs(proxied: Proxied, names: Names) -> None:
     """The connect timeout bounds it too, and the loop goes on (fault cases 22, 24)."""
     settings = {**ONCE, "timeouts": {"connect": "300ms", "acquire": "20s"}}

@@ -189,6 +189,7 @@ async def test_the_maximum_is_never_exceeded(server: Server) -> None:
 # --- running out of time ---------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 async def test_a_pool_timeout_tells_the_numbers_and_comes_in_time(server: Server) -> None:
     """PoolTimeout says node, time, how many are in use and waiting, what to do; within 50 ms of the limit."""
     bench = Bench(server, max=1)
@@ -290,6 +291,7 @@ async def test_a_failed_connect_frees_its_slot_for_the_next_waiter(server: Serve
     assert [event.error for event in bench.of(ConnectionFailed)] == ["ConnectError"]
 
 
+@pytest.mark.timed
 async def test_a_connect_that_hangs_ends_in_time(server: Server) -> None:
     """A server that takes the connection and says nothing costs the caller its time limit, and no slot."""
     bench = Bench(server, max=1)
@@ -301,6 +303,7 @@ async def test_a_connect_that_hangs_ends_in_time(server: Server) -> None:
     assert bench.numbers == (0, 0, 0, 0)
 
 
+@pytest.mark.timed
 async def test_a_driver_that_resists_its_cancellation_does_not_hold_the_caller(server: Server) -> None:
     """The time limit holds also where a driver does not let go; what it opens too late is closed."""
     bench = Bench(server, max=1)
@@ -519,6 +522,7 @@ async def test_close_waits_for_lent_connections(bench: Bench) -> None:
     assert bench.reasons == ["closed", "closed"]
 
 
+@pytest.mark.timed
 async def test_close_cuts_what_is_still_lent_after_the_grace(bench: Bench) -> None:
     """A connection that is not given back in time is cut and counted; giving it back later is harmless."""
     lent = await bench.get()
@@ -610,6 +614,7 @@ async def test_draining_waits_for_what_a_clean_up_hands_over() -> None:
     assert done == ["second"]
 
 
+@pytest.mark.timed
 async def test_draining_ends_in_time() -> None:
     """A clean-up that hangs is cancelled when the time is up."""
     reaper = Reaper()

@@ -74,6 +74,7 @@ async def test_close_waits_for_running_requests(server: Server) -> None:
     assert not server.open
 
 
+@pytest.mark.timed
 async def test_close_is_bounded(server: Server) -> None:
     """What does not end within the grace is cut, and counted."""
     router = Router(config(replicas=0))
@@ -266,6 +267,7 @@ async def test_ping_asks_every_node(engine: Engine, router: Router) -> None:
     assert all(ping.ok and ping.error is None and 0 < ping.seconds < 5 for ping in pings)
 
 
+@pytest.mark.timed
 async def test_ping_says_what_is_wrong_and_in_time(server: Server) -> None:
     """A node that is down or silent is told as such within the limit; the others are not held up."""
     async with opened() as router:

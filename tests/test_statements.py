@@ -241,6 +241,7 @@ def test_a_huge_text_runs_but_is_no_proven_read() -> None:
     assert len(statement.normalized) < 100
 
 
+@pytest.mark.timed
 def test_many_literals_do_not_hold_up_the_loop() -> None:
     """A list of 20,000 numbers is a read, and understood in far less than a second."""
     text = f"SELECT * FROM t WHERE id IN ({','.join(map(str, range(20_000)))})"
@@ -292,6 +293,7 @@ def test_huge_texts_do_not_fill_the_memory() -> None:
     assert len(statements) <= 10
 
 
+@pytest.mark.timed
 def test_a_hit_costs_one_look_up() -> None:
     """The hot path stays far below the cost of a request (0.2 microseconds on a quiet machine)."""
     statements = Statements(PG)

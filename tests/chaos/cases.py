@@ -11,6 +11,7 @@ from router import Router, RouterError
 from router.events import PrimaryChanged
 from tests.chaos.load import TABLE, Load, failed, slowest
 from tests.figures import Figure
+from tests.lateness import Lateness
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,6 @@ async def frozen_all(name: str, router: Router, servers: list[Any]) -> AsyncIter
 
 async def _overshoot(router: Router, limit: float) -> float:
     """Return the worst overshoot of requests that run into their timeout, less what our own loop was late."""
-    late: list[float] = []
-
-    async def watch() -> None:
-        while True:
-            due = time.monotonic() + 0.005
-            await asyncio.sleep(0.005)
-            late.append(time.monotonic() - due)
 
     async def ask(number: int) -> float:
         began = time.monotonic()
@@ -137,8 +131,6 @@ async def _overshoot(router: Router, limit: float) -> float:
             return time.monotonic() - began - limit
         return 0.0
 
-    watcher = asyncio.create_task(watch())
-    over = await asyncio.gather(*(ask(number) for number in range(40)))
-    watcher.cancel()
-    # three steps of the loop lie between a deadline and its caller: the timer, the cancellation, the task
-    return max(max(over) - 3 * max(late), 0.0)
+    async with Lateness() as late:
+        over = await asyncio.gather(*(ask(number) for number in range(40)))
+    return max(max(over) - late.worst, 0.0)
