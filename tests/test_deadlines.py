@@ -78,6 +78,19 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
+@pytest.mark.parametrize(("left", "wait"), [(5.0, 0.02), (0.011, 0.011), (0.001, 0.005)])
+async def test_the_table_is_swept_when_a_statement_is_due(left: float, wait: float) -> None:
+    """The next deadline brings the next sweep forward, to 5 ms from now at the soonest."""
+    deadlines = Deadlines(lambda: 100.0)
+    for connection, limit in ((Lent(), left), (Lent(), 6.0)):
+        deadlines.enter(connection, 100.0 + limit)  # type: ignore[arg-type]
+    deadlines.close()
+    deadlines._sweep()
+    assert deadlines._timer is not None
+    assert deadlines._timer.when() - asyncio.get_running_loop().time() == pytest.approx(wait, abs=0.004)
+    deadlines.close()
+
+
 async def test_a_late_statement_leaves_its_task_uncancelled() -> None:
     """After a timeout the task goes on: later awaits work, and nothing counts as cancelled."""
     deadlines = Deadlines(time.monotonic)

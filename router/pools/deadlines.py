@@ -13,7 +13,8 @@ from typing import Any
 from router.drivers.driver import Connection
 from router.topology import Node
 
-_STEP = 0.02  # seconds between sweeps: how late the end of a statement may be found
+_STEP = 0.02  # seconds between sweeps, at the most: a statement that began since may be found so late
+_LEAST = 0.005  # seconds between sweeps, however many deadlines there are
 _LONG = 0.5  # seconds after which a running statement may mean that its server is frozen
 
 
@@ -81,17 +82,22 @@ class Deadlines:
     def _sweep(self) -> None:
         self._timer = None
         now = self._clock()
+        wait = _STEP
         slow: set[Node] = set()
         for connection, (deadline, task, _) in self._running.items():
             if now - connection.lent_at > _LONG and connection.node is not None:
                 slow.add(connection.node)
-            if deadline <= now and connection not in self._late:
+            if connection in self._late:
+                continue
+            if deadline <= now:
                 self._late.add(connection)
                 task.cancel()
+            elif deadline - now < wait:
+                wait = deadline - now
         for node in slow:
             self._suspect(node)
         if self._running and self._loop is not None:
-            self._timer = self._loop.call_later(_STEP, self._sweep)
+            self._timer = self._loop.call_later(max(wait, _LEAST), self._sweep)
 
     def close(self) -> None:
         """Stop sweeping."""
