@@ -303,6 +303,15 @@ async def test_a_connect_that_hangs_ends_in_time(server: Server) -> None:
     assert bench.numbers == (0, 0, 0, 0)
 
 
+async def test_a_connect_that_hangs_names_the_time_that_was_asked_for(server: Server) -> None:
+    """A moment that passed on the way to it does not make 0.1 s 0.0996 s."""
+    bench = Bench(server)
+    server.block("connect")
+    error = await bench.pool._opener.open(0.0957)
+    assert isinstance(error, ConnectError)
+    assert error.message.endswith("no answer within 0.1 s")
+
+
 @pytest.mark.timed
 async def test_a_driver_that_resists_its_cancellation_does_not_hold_the_caller(server: Server) -> None:
     """The time limit holds also where a driver does not let go; what it opens too late is closed."""

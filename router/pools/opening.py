@@ -38,7 +38,7 @@ class Opener:
             return why
         if not task.done():
             self._abandon(task)
-            return self._error(ConnectError(f"no answer within {timeout:.3g} s"))
+            return self._error(_silent(timeout))
         if task.cancelled():
             return self._error(ConnectError("the attempt was given up"))
         exc = task.exception()
@@ -73,10 +73,15 @@ class Opener:
 
 def _as_connect_error(error: RouterError, timeout: float) -> RouterError:
     if isinstance(error, StatementTimeout):
-        return ConnectError(f"no answer within {timeout:.3g} s", cause=error.cause)
+        return _silent(timeout, error.cause)
     if isinstance(error, ConnectionLost):
         return ConnectError(error.message, code=error.code, cause=error.cause)
     return error
+
+
+def _silent(timeout: float, cause: BaseException | None = None) -> ConnectError:
+    # to a hundredth: what is left of 0.1 s a moment later is called 0.1 s, as the caller did
+    return ConnectError(f"no answer within {round(timeout, 2) or timeout:.3g} s", cause=cause)
 
 
 def _bury(task: asyncio.Task[Connection]) -> None:
