@@ -90,7 +90,7 @@ class History:
         self.asked = at
         if not self._seen or position != self._seen[-1][1]:  # else it has stood there since
             self._seen.append((at, position))
-        while len(self._seen) > 1 and at - self._seen[1][0] > self._span:
+        while len(self._seen) > 1 and at - self._seen[1][0] >= self._span:
             self._seen.popleft()
 
     def forget(self) -> None:
