@@ -6,9 +6,10 @@ connections are complete; everything between them and the caller is the router's
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -34,7 +35,7 @@ class Fault:
     node: str | None
     after: bool  # the server executes first: the answer is lost
     breaks: bool  # the connection is closed
-    wait: asyncio.Event | None
+    wait: Callable[[], Awaitable[object]] | None
 
 
 @dataclass
@@ -63,8 +64,12 @@ class Server:
     def block(self, verb: str, *, node: str | None = None) -> asyncio.Event:
         """Let the next call of ``verb`` wait for the event that is returned."""
         event = asyncio.Event()
-        self.faults.append(Fault(verb, None, node, False, False, event))
+        self.faults.append(Fault(verb, None, node, False, False, event.wait))
         return event
+
+    def delay(self, verb: str, seconds: float) -> None:
+        """Let the next call of ``verb`` take so long, from when it is made."""
+        self.faults.append(Fault(verb, None, None, False, False, partial(asyncio.sleep, seconds)))
 
     @property
     def open(self) -> list["ScriptedConnection"]:
@@ -92,7 +97,7 @@ class Server:
             effect()
             return
         if fault.wait is not None:
-            await fault.wait.wait()
+            await fault.wait()
         if fault.after or fault.error is None:
             effect()
         if fault.breaks:

@@ -82,9 +82,8 @@ async def test_the_times_of_a_request_add_up(server: Server) -> None:
     """acquire and execute are parts of total, and each step's delay is found where it happened."""
     async with opened() as router:
         heard = Recorder(router)
-        for verb, moment in (("connect", 0.05), ("fetch_all", 0.1)):
-            gate = server.block(verb)
-            asyncio.get_running_loop().call_later(moment, gate.set)
+        for verb in ("connect", "fetch_all"):
+            server.delay(verb, 0.05)
         await router.fetch_all(READ, tenant="acme")
         event = heard.of(RequestFinished)[0]
         assert 0.045 < event.acquire < 0.1
