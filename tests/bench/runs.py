@@ -18,7 +18,7 @@ from tests.bench.texts import STREAMED
 from tests.bench.workloads import WORKLOADS
 
 _FIRST = 0.02  # seconds of a workload's first warm-up, at least
-_SETTLING = 0.3  # seconds of point reads after an arm was opened: some open their connections only then
+_SETTLING = 0.2  # seconds of point reads after an arm was opened: some open their connections only then
 _OPENING = 20.0  # seconds that an arm may take to connect
 
 Progress = Callable[[Cell], None]
