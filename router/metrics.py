@@ -113,6 +113,8 @@ class Metrics:
         self._connects = histogram("connect_duration", "Time to establish a connection", "node")
         self._left = counter("statements_left", "Given-up statements that may run on", "node", "error")
         self._transactions = counter("transactions", "Transactions that ended", "cluster", "outcome")
+        # labels() costs as much as all the rest of counting, and there are few of these
+        self._ended: dict[tuple[str, type[TransactionEvent]], Counter] = {}
         self._resolved = counter("commits_resolved", "Commits found out about", "cluster", "outcome")
         self._primaries = counter(
             "primary_changes", "Times that another server became the primary", "cluster"
@@ -190,7 +192,11 @@ class Metrics:
         self._left.labels(event.node.label, event.error).inc(event.count)
 
     def _on_transaction(self, event: TransactionEvent) -> None:
-        self._transactions.labels(event.node.cluster, _OUTCOMES[type(event)]).inc()
+        key = event.node.cluster, type(event)
+        ended = self._ended.get(key)
+        if ended is None:
+            ended = self._ended[key] = self._transactions.labels(key[0], _OUTCOMES[key[1]])
+        ended.inc()
 
     def _on_primary(self, event: PrimaryChanged) -> None:
         if event.node is not None:

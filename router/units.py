@@ -118,7 +118,7 @@ class Unit:
                 if isinstance(exc, RouterError):
                     health.failed(self.node, exc)
                 raise
-        lease.pool.hold(lease.connection, unit_of(self.target.placement.tenant))
+        lease.pool.hold(lease.connection, unit_of(self.target.placement.tenant, executor.home.loop))
         self._lease = lease
         health.load[self.node].in_flight += 1
 

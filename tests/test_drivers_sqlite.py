@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -13,9 +14,11 @@ import pytest
 
 from router.drivers.driver import Endpoint, Login
 from router.drivers.sqlite import SqliteConnection, SqliteDriver
+from router.drivers.sqlite_threads import DatabaseFile, DatabaseFiles
 from router.errors import Sent, ServerError
 from router.topology import Node, Role
 from tests.engines import Sqlite
+from tests.test_pool import Clock
 
 
 async def _password() -> str:
@@ -141,3 +144,66 @@ async def test_a_commit_into_a_file_that_is_gone_is_refused(tmp_path: Path) -> N
             async with session.transaction() as tx:
                 await tx.execute("INSERT INTO t VALUES (1)")
                 (tmp_path / "data" / "acme.db").rename(tmp_path / "elsewhere.db")
+
+
+async def test_a_reader_follows_a_file_that_is_replaced(tmp_path: Path) -> None:
+    """It looks for itself, soon and not at each read, also where nobody writes."""
+    async with Sqlite(tmp_path).open() as router:
+        await router.execute("CREATE TABLE t (a INTEGER)", tenant="acme")
+        assert await router.fetch_all("SELECT a FROM t", tenant="acme") == []
+        for file in (tmp_path / "data").glob("acme.db*"):
+            file.unlink()
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "acme.db")) as restored:
+            restored.execute("CREATE TABLE t (a INTEGER)")
+            restored.execute("INSERT INTO t VALUES (1)")
+            restored.commit()
+        await asyncio.sleep(0.05)
+        with contextlib.suppress(ServerError):
+            await router.fetch_all("SELECT a FROM t", tenant="acme")
+        assert await router.fetch_all("SELECT a FROM t", tenant="acme") == [(1,)]
+
+
+async def test_only_who_may_write_looks_at_the_file_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look lets another thread have the interpreter, which costs a small read more than its own work."""
+    path = tmp_path / "acme.db"
+    path.touch()
+    looks: list[str] = []
+    stat, clock = os.stat, Clock()
+
+    def count(at: str) -> os.stat_result:
+        looks.append(at)
+        return stat(at)
+
+    monkeypatch.setattr("router.drivers.sqlite_threads.os.stat", count)
+    file = DatabaseFile(path, clock)
+    looks.clear()
+    for _ in range(10):
+        file.check(0.0)
+    assert len(looks) == 10
+    for _ in range(10):
+        file.check(0.02)
+    assert len(looks) == 10, "somebody has just looked"
+    clock.now += 0.03
+    file.check(0.02)
+    file.check(0.02)
+    assert len(looks) == 11
+
+
+async def test_who_finds_the_file_gone_finds_it_for_all(tmp_path: Path) -> None:
+    """A reader that has just seen the file does not go on with it after a writer was refused."""
+    path = tmp_path / "acme.db"
+    path.touch()
+    clock = Clock()
+    files = DatabaseFiles(clock)
+    file = files.at(path)
+    assert files.at(path) is file
+    path.rename(tmp_path / "elsewhere.db")
+    with pytest.raises(ServerError, match="removed or replaced"):
+        file.check(0.0)
+    with pytest.raises(ServerError, match="removed or replaced"):
+        file.check(0.02)
+    (tmp_path / "elsewhere.db").rename(path)
+    assert file.gone, "what it was told once it keeps to"
+    assert files.at(path) is not file

@@ -105,7 +105,8 @@ class PostgresqlConnection(Connection):
 
     @property
     def closed(self) -> bool:
-        return self._raw.is_closed()
+        raw: Any = self._raw
+        return raw._aborted or not raw._protocol.is_connected()  # its is_closed(), asked twice a request
 
     @property
     def peer(self) -> str | None:

@@ -18,8 +18,8 @@ import aiosqlite
 
 from router.drivers.driver import Connection, Driver, Endpoint, Location
 from router.drivers.sqlite_errors import translate
-from router.drivers.sqlite_threads import NOTHING, DatabaseFile, Work, end, send, started, stop
-from router.errors import DatabaseNotFound, LockTimeout, RouterError
+from router.drivers.sqlite_threads import NOTHING, DatabaseFile, DatabaseFiles, Work, end, send, started, stop
+from router.errors import ConnectionLost, DatabaseNotFound, LockTimeout, RouterError, Sent
 from router.rows import Column, Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -27,6 +27,7 @@ from router.tenants import Placement
 _NATIVE = frozenset({int, float, str, bytes, type(None), bool})
 _INSERT = re.compile(r"\b(?:insert(?:\s+or\s+\w+)?|replace)\s+into\b", re.IGNORECASE)
 _AGAIN = 0.05  # seconds between interrupts of a connection that is being closed
+_SEEN = 0.02  # seconds for which a reader takes it that the file is still there; a writer looks each time
 _BUSY = 5.0  # seconds that SQLite itself waits for a lock of another process, unless options say otherwise
 
 
@@ -105,12 +106,14 @@ class SqliteConnection(Connection):
     cross once for the statement, once for the rows and once to close the cursor.
     """
 
-    __slots__ = ("_file", "_loop", "_raw")
+    __slots__ = ("_file", "_left", "_loop", "_raw", "_within")
 
-    def __init__(self, raw: aiosqlite.Connection, file: Path) -> None:
+    def __init__(self, raw: aiosqlite.Connection, file: DatabaseFile, *, reader: bool) -> None:
         super().__init__()
         self._raw = raw
-        self._file = DatabaseFile(file)
+        self._file = file
+        self._within = _SEEN if reader else 0.0
+        self._left = False  # nobody wants the connection any more
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -126,8 +129,8 @@ class SqliteConnection(Connection):
         if self.closed:
             raise ValueError("the connection is closed")
         future = self._loop.create_future()  # not by _send: that would look the loop up
-        work = (raw._connection, self._file, function, args)
-        raw._tx.put_nowait((None, Work(future, _there, work, NOTHING)))
+        work = (raw._connection, function, args)
+        raw._tx.put_nowait((None, Work(future, self._there, work, NOTHING)))
         try:
             if timeout is None:
                 return await future
@@ -137,6 +140,13 @@ class SqliteConnection(Connection):
             # the thread runs on after a cancellation; the interrupt makes the statement stop and undo
             self._raw._conn.interrupt()
             raise
+
+    def _there(self, raw: sqlite3.Connection, function: Any, args: tuple[Any, ...]) -> Any:
+        """Run a function, but only while the file is the one that was opened; called in the thread."""
+        if self._left:
+            raise ConnectionLost("the connection is closed", sent=Sent.NO)
+        self._file.check(self._within)
+        return function(raw, *args)
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         return cast("list[Row]", await self._call(timeout, _fetch, sql, _adapted(args), 0))
@@ -210,7 +220,7 @@ class SqliteConnection(Connection):
 
     def terminate(self) -> None:
         raw: Any = self._raw
-        self._file.left = True
+        self._left = True
         if raw._running:
             end(raw)
         self._hunt()
@@ -241,12 +251,6 @@ class _Detached:
             end(raw)
 
 
-def _there(raw: sqlite3.Connection, file: DatabaseFile, function: Any, args: tuple[Any, ...]) -> Any:
-    """Run a function, but only while the file is the one that was opened."""
-    file.check()
-    return function(raw, *args)
-
-
 def _control(raw: sqlite3.Connection, text: str) -> None:
     raw.execute(text).close()
 
@@ -273,6 +277,9 @@ class SqliteDriver(Driver):
     name = "aiosqlite"
     dialect = Dialect.SQLITE
 
+    def __init__(self) -> None:
+        self._files = DatabaseFiles()
+
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         file = Path(endpoint.node.path) / f"{endpoint.database}.db"
         options: dict[str, Any] = {"timeout": _BUSY, **endpoint.options}
@@ -287,7 +294,7 @@ class SqliteDriver(Driver):
             target, extra = f"file:{percent(str(file))}?mode=rwc", "PRAGMA journal_mode = WAL"
         async with asyncio.timeout(timeout):
             raw = await started(target, options)
-            made = SqliteConnection(raw, file)
+            made = SqliteConnection(raw, self._files.at(file), reader=endpoint.readonly)
             try:
                 for pragma in (extra, "PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON"):
                     await made._call(timeout, _pragma, pragma)

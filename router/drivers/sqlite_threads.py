@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
-from contextlib import suppress
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from router.errors import ConnectionLost, Sent, ServerError
+from router.errors import Sent, ServerError
 
 
 class Work:
@@ -45,8 +47,10 @@ class Work:
 
     def _answer(self, how: Any, what: Any) -> None:
         if self._future is not None:
-            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+            try:
                 self._future.get_loop().call_soon_threadsafe(how, self._future, what)
+            except RuntimeError:  # the loop is closed: there is nobody to tell
+                return
 
     def __repr__(self) -> str:
         return f"<{getattr(self._function, '__name__', 'work')}>"
@@ -123,19 +127,21 @@ def end(raw: Any) -> None:
 
 
 class DatabaseFile:
-    """Notice that a database file was removed or replaced while it is open.
+    """Notice that a database file was removed or replaced while it is open; shared by its connections.
 
     SQLite notices only without a write-ahead log; with one it goes on writing into the file that nobody can
-    open any more. A look costs a microsecond, in the connection's own thread.
+    open any more. A look lets go of the interpreter: of its lock another thread may be in want, so that it
+    takes far longer than its own microsecond. Whoever finds the file gone has found it so for all.
     """
 
-    __slots__ = ("_identity", "_path", "gone", "left")
+    __slots__ = ("__weakref__", "_clock", "_identity", "_looked", "_path", "gone")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = str(path)
+        self._clock = clock
         self._identity = self._look()
+        self._looked = -math.inf
         self.gone = False
-        self.left = False  # nobody wants the connection any more
 
     def _look(self) -> tuple[int, int] | None:
         try:
@@ -144,14 +150,35 @@ class DatabaseFile:
             return None
         return found.st_dev, found.st_ino
 
-    def check(self) -> None:
-        """Raise ServerError if the file is not the one that was opened."""
-        if self.left:
-            raise ConnectionLost("the connection is closed", sent=Sent.NO)
-        if self._look() != self._identity:
-            self.gone = True
+    @property
+    def there(self) -> bool:
+        """Tell whether it is still the file that was opened."""
+        if not self.gone:
+            self._looked = self._clock()
+            self.gone = self._look() != self._identity
+        return not self.gone
+
+    def check(self, within: float) -> None:
+        """Raise ServerError if the file is not there, as somebody saw it in the last ``within`` seconds."""
+        recently = within and self._clock() - self._looked < within and not self.gone
+        if not recently and not self.there:
             raise ServerError(
                 f"the database file {os.path.basename(self._path)} was removed or replaced under us "
                 "(nothing was written). Bring it back; new requests open what is there then",
                 sent=Sent.NO,
             )
+
+
+class DatabaseFiles:
+    """Know the open database files; one that is replaced is another one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._open: WeakValueDictionary[Path, DatabaseFile] = WeakValueDictionary()
+
+    def at(self, path: Path) -> DatabaseFile:
+        """Return the file that is there now."""
+        known = self._open.get(path)
+        if known is None or not known.there:
+            known = self._open[path] = DatabaseFile(path, self._clock)
+        return known

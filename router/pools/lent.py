@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from router.drivers.driver import Connection
@@ -25,7 +24,7 @@ class Lent(dict[Connection, Holder]):
         for connection, holder in list(self.items()):
             seconds = now - connection.lent_at
             if holder.task and not holder.told and seconds >= after:
-                self[connection] = replace(holder, told=True)
+                self[connection] = holder._replace(told=True)
                 found.append((seconds, holder))
         return found
 

@@ -1,13 +1,15 @@
 """Hold a cancellation back for a moment, while an answer is awaited that nothing else can tell.
 
 ``asyncio.shield`` would need a task for each commit. Here the coroutine runs in the caller's own task, and
-what the task waits for is a stand-in: cancelling that leaves the driver's own future alone.
+what the task waits for is a stand-in: cancelling that leaves the driver's own future alone. It is no future
+of its own, which would be made, and cost a turn of the event loop, for every answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,7 +29,6 @@ class Patience(Generic[T]):
         self._at_once = at_once
         self._first: asyncio.CancelledError | None = None
         self._awaited: asyncio.Future[Any] | None = None  # what the coroutine waits for
-        self._instead: asyncio.Future[None] | None = None  # what the task waits for
         self._timer: asyncio.TimerHandle | None = None
 
     def __await__(self) -> Generator[Any, None, tuple[T, asyncio.CancelledError | None]]:
@@ -65,19 +66,15 @@ class Patience(Generic[T]):
     def _wait(self, awaited: asyncio.Future[Any]) -> Generator[Any, None, None]:
         awaited._asyncio_future_blocking = False  # the task, which would take the mark away, never sees it
         self._awaited = awaited
-        awaited.add_done_callback(self._answered)
+        instead = _StandIn(awaited)
         while not awaited.done():
-            self._instead = awaited.get_loop().create_future()
+            instead._asyncio_future_blocking = True
             try:
-                yield from self._instead
+                yield instead
             except asyncio.CancelledError as exc:
                 if not self._hold_back(exc):
                     awaited.cancel()
-        self._awaited = self._instead = None
-
-    def _answered(self, _: asyncio.Future[Any]) -> None:
-        if self._instead is not None and not self._instead.done():
-            self._instead.set_result(None)
+        self._awaited = None
 
     def _hold_back(self, exc: asyncio.CancelledError) -> bool:
         """Tell whether the coroutine is not to know of a cancellation yet."""
@@ -91,3 +88,46 @@ class Patience(Generic[T]):
     def _give_up(self) -> None:
         if self._awaited is not None:
             self._awaited.cancel()
+
+
+class _StandIn:
+    """Be to a task what a future is: wake it when the future ``awaited`` is done, or when it is cancelled.
+
+    A task takes for a future what has the mark of one (see ``Task.__step`` of asyncio), and then calls
+    ``get_loop``, ``add_done_callback``, ``cancel`` and, through the callback, ``result``.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_awaited", "_cancelled", "_context", "_wake")
+
+    def __init__(self, awaited: asyncio.Future[Any]) -> None:
+        self._asyncio_future_blocking = True
+        self._awaited = awaited
+        self._cancelled: asyncio.CancelledError | None = None  # what the task has yet to be told
+        self._context: Context | None = None
+        self._wake: Callable[[Any], object] | None = None
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._awaited.get_loop()
+
+    def add_done_callback(self, wake: Callable[[Any], object], *, context: Context | None = None) -> None:
+        if self._context is None:  # the first time: it is one task that waits, in its one context
+            self._awaited.add_done_callback(self._pass_on, context=context)
+        self._wake, self._context = wake, context
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self._cancelled is not None or self._awaited.done():
+            return False  # the task is about to wake up; it then cancels itself
+        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self.get_loop().call_soon(self._pass_on, context=self._context)
+        return True
+
+    def _pass_on(self, _: object = None) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:  # else the task is at work again
+            wake(self)
+
+    def result(self) -> None:
+        """Raise the cancellation; what became of ``awaited`` the coroutine asks by itself."""
+        cancelled, self._cancelled = self._cancelled, None
+        if cancelled is not None:
+            raise cancelled

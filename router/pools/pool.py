@@ -234,7 +234,7 @@ class Pool:
         if self.closed:
             self._retire(connection, "closed")
             return
-        if self._admission.queue:
+        if self._admission.queue.waiters:
             holder = self._admission.queue.hand(connection)
             if holder is not None:
                 self._lend(connection, holder)

@@ -34,11 +34,11 @@ class Queue:
     """Hold who waits, in order."""
 
     def __init__(self) -> None:
-        self._waiters: OrderedDict[asyncio.Future[Answer], _Waiter] = OrderedDict()
+        self.waiters: OrderedDict[asyncio.Future[Answer], _Waiter] = OrderedDict()  # read by each request
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiters)
 
     def holds(self, task: asyncio.Task[Any] | None) -> bool:
         """Tell whether a task stands in the queue."""
@@ -48,9 +48,9 @@ class Queue:
         """Take a place in the queue, at its head if ``first``; it must be waited for at once."""
         loop = asyncio.get_running_loop()
         place: asyncio.Future[Answer] = loop.create_future()
-        waiter = self._waiters[place] = _Waiter(holder, asyncio.current_task(loop))
+        waiter = self.waiters[place] = _Waiter(holder, asyncio.current_task(loop))
         if first:
-            self._waiters.move_to_end(place, last=False)
+            self.waiters.move_to_end(place, last=False)
         if waiter.task is not None:
             self._tasks.add(waiter.task)
         return place
@@ -75,15 +75,15 @@ class Queue:
 
     def hand(self, answer: Answer) -> Holder | None:
         """Hand something over to the first who still waits; return who that is, ``None`` if nobody does."""
-        while self._waiters:
-            place = next(iter(self._waiters))
+        while self.waiters:
+            place = next(iter(self.waiters))
             waiter = self._leave(place)
             if waiter is not None and _resolve(place, answer):
                 return waiter.holder
         return None
 
     def _leave(self, place: asyncio.Future[Answer]) -> _Waiter | None:
-        waiter = self._waiters.pop(place, None)
+        waiter = self.waiters.pop(place, None)
         if waiter is not None and waiter.task is not None:
             self._tasks.discard(waiter.task)
         return waiter

@@ -20,7 +20,7 @@ _PLACES = {
 _PAIR = ("bare_asyncpg", "router")  # the arms of most figures
 
 FULL = Effort(rounds=5, seconds=0.25, warm_up=0.05, loops=LOOPS)
-QUICK = Effort(rounds=3, seconds=0.04, warm_up=0.005, loops=LOOPS, memory=False, limit=18.0)
+QUICK = Effort(rounds=5, seconds=0.04, warm_up=0.005, loops=LOOPS, memory=False, limit=18.0)
 
 
 def place_of(arm: str) -> str:

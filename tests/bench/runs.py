@@ -17,7 +17,8 @@ from tests.bench.results import Cell, Results
 from tests.bench.texts import STREAMED
 from tests.bench.workloads import WORKLOADS
 
-_FIRST = 0.02  # seconds of the first warm-up, in which connections open, at least
+_FIRST = 0.02  # seconds of a workload's first warm-up, at least
+_SETTLING = 0.2  # seconds of point reads after an arm was opened: some open their connections only then
 _OPENING = 20.0  # seconds that an arm may take to connect
 
 Progress = Callable[[Cell], None]
@@ -138,13 +139,15 @@ class _Run:
             opened = kind(place, _connections(name, narrow))
             async with asyncio.timeout(_OPENING):
                 await opened.open()
+            stack.push_async_callback(opened.close)
+            # as many at once as ever, so that nobody opens a connection while it is measured
+            await warm(opened.point_read, _most_tasks(narrow), _SETTLING)
         except LookupError as exc:
             self._results.missing["", name] = redact(str(exc.args[0]), self._world)
             return None
         except Exception as exc:
-            self._results.missing["", name] = self._reason(exc)
+            self._results.missing["", name] = self._reason(_first(exc))
             return None
-        stack.push_async_callback(opened.close)
         self._open[name, narrow] = opened
         return opened
 
@@ -164,6 +167,10 @@ class _Run:
             "peak_kib": await _peak(opened, STREAMED),
             "peak_kib_of_a_tenth": await _peak(opened, 1),
         }
+
+
+def _most_tasks(narrow: bool) -> int:
+    return WORKLOADS["oversubscribed" if narrow else "point_read"].tasks[-1]
 
 
 def _connections(name: str, narrow: bool) -> int:
