@@ -168,7 +168,7 @@ class MysqlGtids(Position):
 
     @classmethod
     def checked(cls, text: str) -> Self:
-        """Return the set of a text such as ``3e11fa47-...:1-5:7``, with at most one tag before its numbers."""
+        """Return the set of a text such as ``3e11fa47-...:1-5:7``, a tag only before numbers."""
         return cls(_gathered(map(_checked_entry, text.lower().split(",") if text else ())))
 
     def union(self, other: Self) -> Self:
