@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.positions import LONGEST, Lsn, MariadbGtid, MysqlGtids, Position, parse_position
+from tests.servers.mariadb import MariadbCluster
+from tests.servers.postgresql import PostgresqlCluster
 
 BLOCK, SEGMENT = 8192, 16 * 1024 * 1024
 
@@ -136,6 +138,26 @@ def test_the_text_of_a_position_is_what_its_server_takes() -> None:
     assert str(MariadbGtid.parse("5-2-7,0-1-270")) == "0-0-270,5-0-7"
     assert str(MysqlGtids.parse(f"{B}:1,\n{A}:1-5:tag:7-7:9")) == f"{A}:1-5,{A}:tag:7:9,{B}:1"
     assert MariadbGtid.parse("").tagged == "mariadb:" and MysqlGtids.parse("").tagged == "mysql:"
+
+
+def test_mariadb_waits_for_a_position_as_we_write_it(mariadb: MariadbCluster) -> None:
+    """The server that wrote is 0 in our text, and a replica waits for the rest: domain and number."""
+    replica = mariadb.replicas[0]
+    mariadb.run("CREATE TABLE waited (id INT); DROP TABLE waited")
+    done = MariadbGtid.parse(mariadb.primary.run("SELECT @@gtid_binlog_pos").strip())
+    assert done.last and "-0-" in str(done)
+    assert replica.run(f"SELECT MASTER_GTID_WAIT('{done}', 10)").strip() == "0"
+    assert MariadbGtid.parse(replica.run("SELECT @@gtid_slave_pos").strip()).reached(done)
+    ahead = done.union(MariadbGtid({domain: number + 1000 for domain, number in done.last.items()}))
+    assert replica.run(f"SELECT MASTER_GTID_WAIT('{ahead}', 0.05)").strip() == "-1"
+    assert replica.run(f"SELECT MASTER_GTID_WAIT('{MariadbGtid({})}', 0)").strip() == "0"
+
+
+def test_postgresql_takes_a_position_as_we_write_it(postgresql: PostgresqlCluster) -> None:
+    """Our text is a pg_lsn, and what a server shows of one is read as the same."""
+    for position in (Lsn(0), Lsn(0x16_B374D848), Lsn((1 << 64) - 1)):
+        shown = postgresql.run(f"SELECT '{position}'::pg_lsn").strip()
+        assert Lsn.checked(shown) == position
 
 
 @pytest.mark.parametrize(
