@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from router import errors, events, predicates, reasons, retries
 from router.config.models import RouterFile, Section, TenantFile
-from router.config.units import DURATION_PATTERN
+from router.config.units import DURATION_PATTERN, SIZE_PATTERN
 from router.dispatcher import Dispatcher
 from router.metrics import Metrics
 from router.reasons import Reason
@@ -261,6 +261,8 @@ def kind(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if schema.get("pattern") == DURATION_PATTERN:
         return "duration"
+    if schema.get("pattern") == SIZE_PATTERN:
+        return "size"
     of = schema.get("type")
     if of == "array":
         return f"list: {kind(schema['items'], definitions)}"

@@ -27,6 +27,7 @@ ERRORS = {
     "TooManyConnections": "Lower `connections.max`, or raise the limit of the server.",
     "NoPrimary": "Promote a replica or bring the primary back; the message says what each server says.",
     "ConnectionLost": "Reads were tried elsewhere already. For a whole transaction use `session.run()`.",
+    "StaleReadError": "Answer that the data is not there yet; `freshness.otherwise: primary` reads it there.",
     "CommitOutcomeUnknown": "Read whether it was applied, by a key of the request's own; then decide.",
     "DatabaseError": "The statement was refused; look at `code`.",
     "IntegrityError": "Tell the user which rule the data breaks; see `constraint` and `column`.",
@@ -83,11 +84,14 @@ SECTIONS = {
     "SettingsConfig": "defaults, and tiers.NAME",
     "TimeoutsConfig": "timeouts",
     "RetriesConfig": "retries",
+    "FreshnessConfig": "freshness",
+    "TokensConfig": "tokens",
     "TenantFile": "tenants/TENANT.yaml",
 }
 
 _SETTINGS = {
     "consistency": "strong",
+    "freshness": "{max_time: 1s, otherwise: error}",
     "timeouts": "{acquire: 2s, statement: 10s}",
     "slow_query": "200ms",
     "retries": "{attempts: 5}",
@@ -100,6 +104,7 @@ KEYS = {
         "clusters": "{main: {engine: sqlite, primary: {path: data}}}",
         "defaults": "{slow_query: 1s}",
         "tiers": "{enterprise: {timeouts: {statement: 2m}}}",
+        "tokens": '{keys: ["${env:ROUTER_TOKEN_KEY}"]}',
     },
     "ClusterConfig": {
         "engine": "postgresql",
@@ -158,6 +163,11 @@ KEYS = {
     "SettingsConfig": _SETTINGS,
     "TimeoutsConfig": {"acquire": "2s", "connect": "3s", "statement": "10s"},
     "RetriesConfig": {"attempts": "5", "min_wait": "10ms", "max_wait": "2s"},
+    "FreshnessConfig": {"max_time": "1s", "max_bytes": "1MiB", "wait": "100ms", "otherwise": "error"},
+    "TokensConfig": {
+        "keys": '["${file:secrets/token-key}", "${file:secrets/token-key-before}"]',
+        "lifetime": "1h",
+    },
     "TenantFile": {
         **_SETTINGS,
         "tenant": "acme",

@@ -5,9 +5,10 @@
 
 import logging
 
+from router import carrying
 from router.capture import Failure, Success, capture
 from router.config import Config, Secret, load, parse
-from router.consistency import Consistency
+from router.consistency import Bounded, Consistency
 from router.dispatcher import Dispatcher, Subscription
 from router.drivers.registry import engines, register
 from router.errors import (
@@ -15,6 +16,7 @@ from router.errors import (
     ConfigurationError,
     DatabaseError,
     RouterError,
+    StaleReadError,
 )
 from router.predicates import (
     is_check_violation,
@@ -57,12 +59,15 @@ __all__ = [
     "engines",
     # words
     "Consistency",
+    "Bounded",
     "Reason",
     "Role",
     "Explanation",
     "Status",
     "NodeStatus",
     "Ping",
+    # tokens in headers, cookies and messages
+    "carrying",
     # events: the classes are in router.events
     "Dispatcher",
     "Subscription",
@@ -71,6 +76,7 @@ __all__ = [
     "ConfigurationError",
     "DatabaseError",
     "CommitOutcomeUnknown",
+    "StaleReadError",
     # predicates, the same on every engine
     "is_unique_violation",
     "is_foreign_key_violation",

@@ -22,6 +22,7 @@ from router.pools.bounds import Limits
 from router.pools.registry import Pools
 from router.servers import Rules
 from router.standing import Limits as Lateness
+from router.tokens import Tokens
 from router.topology import Cluster, Node, Role
 
 _QUICK = 0.1  # seconds between probes after a sign of change
@@ -193,6 +194,13 @@ def _login(config: LoginConfig | None) -> Login:
 
 async def _nothing() -> str:
     return ""
+
+
+def tokens(config: Config, wall: Callable[[], float]) -> Tokens | None:
+    """Return what signs and reads tokens, with the keys as they are now; ``None`` if none is configured."""
+    if config.tokens is None:
+        return None
+    return Tokens([key.resolve() for key in config.tokens.keys], config.tokens.lifetime, wall)
 
 
 def any_database(config: Config, cluster_name: str, executor: Executor) -> str:

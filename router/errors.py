@@ -244,6 +244,13 @@ class CommitOutcomeUnknown(RouterError):
     transaction_id: str | None = None
 
 
+# --- consistency -----------------------------------------------------------------------------------------
+
+
+class StaleReadError(RouterError):
+    """Report that no server that may be read has what the read must see; nothing was sent."""
+
+
 # --- answers of the server -------------------------------------------------------------------------------
 
 

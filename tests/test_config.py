@@ -54,7 +54,7 @@ def places(problems: list[Problem]) -> list[tuple[str, int, int]]:
 
 def test_the_sample_works_without_any_environment(monkeypatch):
     """The shipped folder loads in a fresh clone: three engines, four tenants, no warning."""
-    for name in ("ROUTER_APP_PASSWORD", "ROUTER_RO_PASSWORD"):
+    for name in ("ROUTER_APP_PASSWORD", "ROUTER_RO_PASSWORD", "ROUTER_TOKEN_KEY"):
         monkeypatch.delenv(name, raising=False)
     config = load(SAMPLE)
     assert {cluster.engine for cluster in config.clusters.values()} == {"postgresql", "mariadb", "sqlite"}

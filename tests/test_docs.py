@@ -216,14 +216,14 @@ def _configurations(page: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=_id)
 def test_every_yaml_block_loads(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each configuration on a page is accepted by the loader without a warning but that it has no tenants."""
-    for name in ("APP_PASSWORD", "APP_RO_PASSWORD", "ORDERS_PASSWORD"):
+    for name in ("APP_PASSWORD", "APP_RO_PASSWORD", "ORDERS_PASSWORD", "ROUTER_TOKEN_KEY"):
         monkeypatch.setenv(name, "from the environment")
     for number, files in enumerate(_configurations(page)):
         folder = tmp_path / str(number)
         for name in ("tenants", "secrets", "certificates"):
             (folder / name).mkdir(parents=True)
-        for name in ("secrets/app", "secrets/app_ro", "certificates/ca.pem"):
-            (folder / name).write_text("from a file\n")
+        for name in ("secrets/app", "secrets/app_ro", "secrets/token-key-before", "certificates/ca.pem"):
+            (folder / name).write_text("from a file of the page\n")
             (folder / name).chmod(0o600)
         for name, text in files.items():
             (folder / name).write_text(text)

@@ -6,12 +6,14 @@ from router.config.models import (
     ClusterConfig,
     ConnectionsConfig,
     CredentialsConfig,
+    FreshnessConfig,
     LoginConfig,
     NodeConfig,
     RetriesConfig,
     SettingsConfig,
     TimeoutsConfig,
     TlsConfig,
+    TokensConfig,
 )
 from router.config.references import SecretReference
 from router.config.schema import json_schema
@@ -39,6 +41,8 @@ __all__ = [
     "SettingsConfig",
     "TimeoutsConfig",
     "RetriesConfig",
+    "FreshnessConfig",
+    "TokensConfig",
     # values
     "Secret",
     "SecretReference",

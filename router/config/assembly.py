@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from router.config import clusters, places
-from router.config.models import ClusterConfig, RouterFile, Section, SettingsConfig, TenantFile
+from router.config import clusters, keys, places
+from router.config.models import ClusterConfig, RouterFile, Section, SettingsConfig, TenantFile, TokensConfig
 from router.config.problems import Found, Loc, Report, dig
 from router.config.references import expand
 from router.config.salvage import Salvaged, salvage
@@ -56,6 +56,7 @@ class Assembly:
         for name, section in _mapping(data.get("tiers")).items():
             self._tiers[name] = self._salvaged_settings(section)
         self._check_waits(report)
+        self._check_keys(data.get("tokens"), report)
 
     def _cluster(self, name: str, salvaged: Salvaged[ClusterConfig], report: Report) -> None:
         cluster = salvaged.section
@@ -79,6 +80,16 @@ class Assembly:
         for name, tier in self._tiers.items():
             if "retries" in tier.model_fields_set and _wrong_waits(settle((self._defaults, tier))):
                 report.add(_WAITS._replace(loc=("tiers", name, "retries")))
+
+    def _check_keys(self, data: Any, report: Report) -> None:
+        tokens = None if data is None else salvage(TokensConfig, data, self.folder).section
+        if tokens is None:
+            return
+        for found in keys.check(tokens):
+            report.add(found)
+        # what is written out in code was not put into a file by mistake
+        for found in keys.remarks(tokens, in_file=bool(report.places)):
+            self.warnings.append(report.problem(found))
 
     def tenant(self, data: Any, expected: str, report: Report) -> None:
         """Take the data of one tenant, whose id must be ``expected``."""
@@ -156,6 +167,7 @@ class Assembly:
             tiers=MappingProxyType(self._file.tiers),
             warnings=tuple(self.warnings),
             source=self.folder,
+            tokens=self._file.tokens,
         )
 
     def _expanded(self, data: Any, report: Report) -> Any:
@@ -176,8 +188,8 @@ class Assembly:
 
 
 def _kept(loc: Loc) -> bool:
-    """Say whether the text at ``loc`` is expanded later: at connect time, or after the URL is taken apart."""
-    return loc[-1] in ("password", "url") and "options" not in loc
+    """Say whether the text at ``loc`` is expanded later: when it is used, or after the URL is taken apart."""
+    return (loc[-1] in ("password", "url") and "options" not in loc) or loc == keys.LOC
 
 
 _WAITS = Found((), "has a min_wait above its max_wait", "Lower min_wait or raise max_wait")

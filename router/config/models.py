@@ -26,7 +26,7 @@ from router.config.fields import (
 )
 from router.config.references import SecretReference
 from router.config.urls import ServerUrl
-from router.consistency import Consistency
+from router.consistency import Consistency, Otherwise
 
 TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 Pooler = Literal["transaction"]
@@ -237,11 +237,26 @@ class RetriesConfig(Section):
     """Upper bound of any wait; 1s if set nowhere."""
 
 
+class FreshnessConfig(Section):
+    """Say how old what is read may be, and what happens when no replica has what a read must see."""
+
+    max_time: PositiveDuration | None = None
+    """With consistency bounded: rows may lack what is newer than this; 5s if set nowhere."""
+    max_bytes: Annotated[Size, Field(gt=0)] | None = None
+    """PostgreSQL only: and they may lack this much of the primary's log; no such bound if set nowhere."""
+    wait: Duration | None = None
+    """How long a read may wait for a replica to catch up; 50ms if set nowhere."""
+    otherwise: Annotated[Otherwise, Field(strict=False)] | None = None
+    """After that: primary asks the primary, error raises StaleReadError; primary if set nowhere."""
+
+
 class SettingsConfig(Section):
     """Hold what defaults, tiers and tenants may set; the tenant wins over its tier, and that over all."""
 
     consistency: Annotated[Consistency, Field(strict=False)] | None = None
-    """eventual: any replica; session: a session sees its own writes; strong: always the primary."""
+    """eventual: any replica; bounded: a fresh one; session: one with its own writes; strong: the primary."""
+    freshness: FreshnessConfig = FreshnessConfig()
+    """How old what is read may be, and how long a read waits for it."""
     timeouts: TimeoutsConfig = TimeoutsConfig()
     """How long things may take."""
     slow_query: Duration | None = None
@@ -269,6 +284,15 @@ class TenantFile(SettingsConfig):
     """One of the tiers in router.yaml."""
 
 
+class TokensConfig(Section):
+    """Say how tokens are signed that carry a session's position to other requests and processes."""
+
+    keys: Annotated[tuple[SecretReference, ...], Field(strict=False, min_length=1, max_length=8)]
+    """The first signs, all verify. Each has 16 characters or more, best as ${env:NAME} or ${file:PATH}."""
+    lifetime: PositiveDuration = Field(default="10m", validate_default=True)
+    """An older token is not believed."""
+
+
 class RouterFile(Section):
     """Describe the clusters and what tenants inherit: the content of router.yaml."""
 
@@ -280,3 +304,5 @@ class RouterFile(Section):
     """What every tenant inherits."""
     tiers: dict[LogicalName, SettingsConfig] = {}
     """Named sets of settings that tenants may choose."""
+    tokens: TokensConfig | None = None
+    """How tokens are signed; without it sessions give none."""

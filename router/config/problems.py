@@ -113,6 +113,8 @@ def dig(error: ValidationError, model: type[BaseModel]) -> Iterator[Found]:
             hidden = bare and loc[-1] not in known_keys(model, loc[:-1])
             fact, remedy = getattr(cause, "fact", "is refused"), getattr(cause, "remedy", "")
             yield Found(loc, f"has a key whose value {fact}" if hidden else fact, remedy, at_key, hidden)
+        elif detail["type"] == "too_short" and len(detail["input"]) >= context["min_length"]:
+            continue  # too short only without the items that are wrong themselves
         else:
             yield Found(loc, *_MESSAGES.get(detail["type"], _unforeseen)(context))
 
@@ -177,6 +179,8 @@ _MESSAGES: dict[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
     "greater_than": _limit("greater than", "gt"),
     "greater_than_equal": _limit("at least", "ge"),
     "less_than_equal": _limit("at most", "le"),
+    "too_short": lambda context: (f"has fewer items than {context['min_length']}", "Add what is missing"),
+    "too_long": lambda context: (f"has more items than {context['max_length']}", "Take some away"),
     "literal_error": lambda context: (f"must be {context['expected']}", "Choose one of these"),
     "enum": lambda context: (f"must be {context['expected']}", "Choose one of these"),
 }

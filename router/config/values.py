@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from router.config.models import ClusterConfig, SettingsConfig
-from router.consistency import Consistency
+from router.config.models import ClusterConfig, SettingsConfig, TokensConfig
+from router.consistency import Bounded, Consistency, Otherwise
 from router.errors import Problem
 
 NO_SCHEMAS: Mapping[str, str] = MappingProxyType({})  # shared: most tenants have none
+_BOUNDED = Bounded(seconds=5.0)  # if set nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Settings:
     retry_attempts: int = 3
     retry_min_wait: float = 0.02
     retry_max_wait: float = 1.0
+    bounded: Bounded = _BOUNDED
+    wait: float = 0.05
+    otherwise: Otherwise = Otherwise.PRIMARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Config:
     warnings: tuple[Problem, ...] = ()
     source: Path = Path()
     version: int = 1
+    tokens: TokensConfig | None = None
 
     def __repr__(self) -> str:
         return f"<Config {self.source}: {len(self.clusters)} clusters, {len(self.tenants)} tenants>"
@@ -68,9 +74,9 @@ class Config:
 
 def settle(sections: Sequence[SettingsConfig]) -> Settings:
     """Return the settings in force where ``sections`` are given weakest first."""
-    chosen: dict[str, object] = {}
+    chosen: dict[str, Any] = {}
     for section in sections:
-        times, retries = section.timeouts, section.retries
+        times, retries, fresh = section.timeouts, section.retries, section.freshness
         given = {
             "consistency": section.consistency,
             "acquire_timeout": times.acquire,
@@ -80,6 +86,11 @@ def settle(sections: Sequence[SettingsConfig]) -> Settings:
             "retry_attempts": retries.attempts,
             "retry_min_wait": retries.min_wait,
             "retry_max_wait": retries.max_wait,
+            "seconds": fresh.max_time,
+            "size": fresh.max_bytes,
+            "wait": fresh.wait,
+            "otherwise": fresh.otherwise,
         }
         chosen |= {name: value for name, value in given.items() if value is not None}
-    return Settings(**chosen)  # type: ignore[arg-type]  # names and types as in the models
+    bounded = Bounded(chosen.pop("seconds", _BOUNDED.seconds), chosen.pop("size", _BOUNDED.size))
+    return Settings(bounded=bounded, **chosen)  # names and types are as in the models
