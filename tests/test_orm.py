@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from router import Router, predicates
-from router.errors import NotNullViolation, RouterError, UniqueViolation
+from router.errors import ConnectionLost, NotNullViolation, RouterError, UniqueViolation
 from router.events import ConnectionOpened, RequestFailed, TransactionCommitted, TransactionRolledBack
 from tests.engines import POSTGRESQL, Engine, Recorder, only
 
@@ -264,6 +264,22 @@ async def test_many_orm_blocks_at_once_stay_within_the_pool(engine: Engine) -> N
 
 
 # --- Core ------------------------------------------------------------------------------------------------
+
+
+@POSTGRESQL
+async def test_a_lost_connection_costs_the_orm_no_other(engine: Engine) -> None:
+    """SQLAlchemy distrusts its whole pool after a loss; the connections that the ORM has met stay usable."""
+
+    async def use(router: Router, sql: str) -> object:
+        async with router.session("acme").orm() as orm:
+            return (await orm.execute(sa.text(sql))).scalar()
+
+    async with engine.open(connections=2) as router:
+        await asyncio.gather(*(use(router, "SELECT 1 FROM pg_sleep(0.1)") for _ in range(2)))
+        with pytest.raises(SQLAlchemyError) as caught:
+            await use(router, "SELECT pg_terminate_backend(pg_backend_pid())")
+        assert isinstance(predicates.router_error(caught.value), ConnectionLost)
+        assert [await use(router, "SELECT 1") for _ in range(3)] == [1, 1, 1]
 
 
 async def test_core_constructs_run_as_text_does(library: Router, heard: Recorder) -> None:

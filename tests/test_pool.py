@@ -1,6 +1,7 @@
 """The pool: who gets which connection, how long one waits, and what comes back into it."""
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -603,6 +604,28 @@ async def test_the_reaper_is_bounded() -> None:
     gate.set()
     assert await reaper.drain(1) == 0
     assert done == ["instead", "work", "work"]
+
+
+async def test_what_was_given_up_fails_in_silence() -> None:
+    """A probe that nobody waits for any more may end with an error, and asyncio would log that."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    reaper = Reaper()
+
+    async def fail() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            raise ConnectionError("the server has gone") from None
+
+    task = asyncio.get_running_loop().create_task(fail())
+    await asyncio.sleep(0)
+    task.cancel()
+    reaper.adopt(task)
+    assert await reaper.drain(1.0) == 0
+    del task
+    gc.collect()
+    assert told == []
 
 
 async def test_draining_waits_for_what_a_clean_up_hands_over() -> None:

@@ -181,8 +181,8 @@ class Lease:
             if left <= 0 or not connection.commits_again(failure):
                 break
             await asyncio.sleep(_PAUSE)
-        if not outcome_unknown(failure):
-            return failure
+        if self.readonly or not outcome_unknown(failure):
+            return failure  # nothing was written that could be unknown
         unknown = CommitOutcomeUnknown(
             f"the server did not answer the commit ({failure.message}): it may have been applied, or not. "
             "Read before you repeat it",

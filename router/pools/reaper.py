@@ -33,7 +33,12 @@ class Reaper:
     def adopt(self, task: asyncio.Task[Any], instead: Callable[[], None] = lambda: None) -> None:
         """Wait for ``task`` too when draining: work that its caller has given up on."""
         self._tasks[task] = instead
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._bury)
+
+    def _bury(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task)
+        if not task.cancelled():
+            task.exception()  # nobody waits for it any more; unasked for, asyncio would log it
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -27,12 +27,15 @@ from router.drivers.driver import Driver
 from router.errors import (
     CommitOutcomeUnknown,
     RouterError,
+    Sent,
     StatementCancelled,
     StatementError,
 )
 from router.pools.lease import Lease
 from router.predicates import router_error
 from router.rows import Column, Result, Row, row_class
+
+_MEETING = 5.0  # seconds for what SQLAlchemy asks a connection when it meets it
 
 
 class LentPool(SqlalchemyPool):
@@ -84,6 +87,9 @@ class Bridge:
         dialect.do_begin, dialect.do_commit, dialect.do_rollback = _begin, _commit, _rollback
         # After a cancellation SQLAlchemy closes the connection, in a task that outlives the request.
         dialect.do_close = dialect.do_terminate = _leave
+        # What is lost the lease judges. SQLAlchemy would distrust every other connection of its pool as well,
+        # and connect anew where it cannot.
+        dialect.is_disconnect = _never
         # Not by SQLAlchemy's events: with a single listener every statement takes the slower of its two ways.
         dialect.do_execute = self._watched(dialect.do_execute)
         dialect.do_executemany = self._watched(dialect.do_executemany)
@@ -169,8 +175,19 @@ class Bridge:
             # SQLAlchemy has met this connection: nothing awaits on the way, so it needs no greenlet
             return AsyncConnection(self._engine, self._engine.sync_engine.connect())
         connection = self._engine.connect()
-        await connection.start()
-        return connection
+        failure: RouterError
+        try:
+            async with asyncio.timeout(_MEETING):
+                await connection.start()
+            return connection
+        except Exception as exc:
+            failure = lease.judge(_vendor_s(exc))
+            failure.sent = Sent.NO  # nothing of what the connection is wanted for
+            lease.broken = lease.broken or "broken"  # half met
+        except BaseException:
+            lease.broken = "cancelled"
+            raise
+        raise failure
 
     async def disconnect(self, lease: Lease, connection: AsyncConnection) -> None:
         """Take the connection back from SQLAlchemy, rolling back what it left open."""
@@ -185,6 +202,18 @@ def _lease_of(connection: Any) -> Lease | None:
     """Return the lease behind SQLAlchemy's connection; ``None`` while it asks the server's version."""
     record = getattr(connection, "_connection_record", None)
     return None if record is None else record.info.get("lease")
+
+
+def _vendor_s(exc: BaseException) -> BaseException:
+    """Return the exception of the vendor's driver below SQLAlchemy's."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return exc
+
+
+def _never(*_: object) -> bool:
+    """See no lost connection."""
+    return False
 
 
 def _leave(connection: Any) -> None:
@@ -228,7 +257,8 @@ def _refusal(lease: Lease, exc: BaseException) -> RouterError | None:
 def _rollback(connection: Any) -> None:
     lease = _lease_of(connection)
     if lease is not None and lease.transactional and lease.connection.in_transaction:
-        await_only(lease.rollback())
+        if not lease.broken:  # else it is closed soon, which undoes the transaction as well
+            await_only(lease.rollback())
         if lease.watch is not None:
             lease.watch.ended(False, None)
 
