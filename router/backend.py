@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from router.addresses import Addresses
 from router.balancing import Policy, choose
 from router.budget import RetryBudget
 from router.drivers.driver import Connection, Driver, Endpoint, Login, Setup
-from router.errors import MissingExtra
+from router.errors import MissingExtra, StatementTimeout
 from router.health import Health
 from router.holding import Holding, Patience
 from router.pools.bounds import Limits
@@ -21,6 +22,7 @@ from router.pools.lease import Lease
 from router.pools.pool import Pool
 from router.pools.registry import Pools
 from router.probing import Prober
+from router.standing import Observation
 from router.statements import Dialect, Statement, Statements
 from router.tenants import Placement
 from router.topology import Cluster, Node, Role
@@ -101,6 +103,33 @@ class Backend:
         self._addresses.start()
         rules, now = self.health.rules, self.clock()
         await self.health.look(max(min(deadline - now, rules.timeout), 0.001))
+
+    async def ask(self, node: Node, deadline: float) -> Observation:
+        """Return what a server says of itself now; who asks at the same time shares the answer.
+
+        Raises:
+            StatementTimeout: it did not answer in time.
+            ConnectError, ConnectionLost: it cannot be asked.
+        """
+        try:
+            async with asyncio.timeout(max(deadline - self.clock(), 0)):
+                outcome = await self._prober.ask(node.name)
+        except TimeoutError:
+            outcome = None
+        if isinstance(outcome, Observation):
+            return outcome
+        error = outcome or StatementTimeout("the server did not say in time how far it is")
+        raise error.at(cluster=node.cluster, node=node.name)
+
+    async def ask_all(self, deadline: float) -> None:
+        """Have every server asked now; who has not answered as soon as a probe must is not waited for."""
+        seconds = min(self.health.rules.timeout, deadline - self.clock())
+        asked = [asyncio.ensure_future(self._prober.ask(each.node.name)) for each in self.health.servers]
+        try:
+            await asyncio.wait(asked, timeout=max(seconds, 0))
+        finally:
+            for task in asked:
+                task.cancel()
 
     async def close(self) -> None:
         """Stop watching the servers."""

@@ -33,10 +33,14 @@ _POWER_OF_TWO = Policy.POWER_OF_TWO
 
 @dataclass(slots=True)
 class Load:
-    """Hold how busy a node is: requests ``in_flight``, mean ``latency`` in seconds (0.0: not known yet)."""
+    """Hold how busy a node is: requests ``in_flight``, mean ``latency`` in seconds (0.0: not known yet).
+
+    ``waiting`` are the reads that hold a connection until the node has caught up.
+    """
 
     in_flight: int = 0
     latency: float = 0.0
+    waiting: int = 0
 
 
 _IDLE = Load()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from router.errors import UsageError
+from router.positions import Position
 
 
 class Consistency(StrEnum):
@@ -36,6 +37,17 @@ class Bounded:
             raise UsageError(f"Bounded by {self.seconds} seconds. Give a number above zero, such as 1.5")
         if self.size is not None and (not isinstance(self.size, int) or self.size <= 0):
             raise UsageError(f"Bounded by {self.size} bytes. Give a whole number above zero")
+
+    def moment(self, now: float) -> float:
+        """Return the moment whose state a read at ``now`` must include."""
+        return -math.inf if self.seconds is None else now - self.seconds
+
+    def allows(self, position: Position, primary: Position | None) -> bool:
+        """Tell whether a replica at ``position`` is near enough to the ``primary``'s, in bytes."""
+        if self.size is None:
+            return True
+        behind = None if primary is None else position.behind(primary)
+        return behind is not None and behind <= self.size
 
 
 class Otherwise(StrEnum):

@@ -203,3 +203,24 @@ class PrimaryChanged(Event):
     node: Node | None
     before: Node | None
     problem: str
+
+
+@dataclass(slots=True)
+class TokenIgnored(Event):
+    """Tell that a token could not be used, and why; see :class:`router.tokens.Refusal`."""
+
+    tenant: str  # of the session that it was given to
+    cluster: str
+    refusal: str
+
+
+@dataclass(slots=True)
+class WriteLost(Event):
+    """Tell that a session must see a write that the new primary has not received.
+
+    Not ``certain``: nobody has seen whether it was received before the old primary was gone.
+    """
+
+    tenant: str
+    cluster: str
+    certain: bool

@@ -10,10 +10,13 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from router import proving, retries
 from router.backend import Backend, Target
+from router.catching_up import catch_up, trusted
+from router.causality import Causality
 from router.dispatcher import Dispatcher
 from router.drivers.driver import Connection
 from router.errors import RouterError, Sent, StatementTimeout
@@ -21,13 +24,15 @@ from router.home import Home
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
-from router.requests import Affinity, Request
+from router.requests import Request
 from router.retries import Verdict
-from router.routing import Route, decide, to_primary
+from router.routing import Route, to_primary
 from router.rows import Row
+from router.steering import choose, fall_back, note, route_again, route_of
 from router.telling import Teller
 from router.tenants import Catalog
-from router.topology import Node, Role
+from router.tokens import Tokens
+from router.topology import Role
 
 # Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
 _PRIMARY = Role.PRIMARY
@@ -46,6 +51,7 @@ class Executor:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: random.Random,
+        tokens: Tokens | None = None,
     ) -> None:
         self._catalog = catalog
         self._backends = backends
@@ -54,6 +60,7 @@ class Executor:
         self.rng = rng
         self.home = Home()
         self.check_loop = self.home.check  # not a method that calls it: every request does
+        self.causality = Causality(tokens, dispatcher.emit, clock, wall)
         self._targets: dict[tuple[str, str | None], Target] = {}
 
     # --- look-up and decision ----------------------------------------------------------------------------
@@ -72,28 +79,6 @@ class Executor:
             self._targets[tenant, schema] = found
         return found
 
-    def decide(self, request: Request) -> Route:
-        """Return the route of a request; pure but for the snapshot that it reads."""
-        backend = request.target.backend
-        return decide(
-            request.verdict,
-            backend.health.snapshot(),
-            intent=request.intent,
-            consistency=request.consistency,
-            wrote=request.affinity.wrote and not backend.cluster.replicas_current,
-        )
-
-    def choose(self, route: Route, target: Target, affinity: Affinity) -> Node:
-        """Return the node to use: the session's replica while it is a candidate, else a choice by load.
-
-        There must be a candidate.
-        """
-        if len(route.candidates) == 1:
-            return route.candidates[0]
-        if affinity.replica is None or affinity.replica not in route.candidates:
-            affinity.replica = target.backend.choose(route.candidates)
-        return affinity.replica
-
     # --- one request -------------------------------------------------------------------------------------
 
     async def run(self, request: Request) -> Any:
@@ -109,8 +94,10 @@ class Executor:
         try:
             if not backend.health.known:
                 await backend.look(request.target.database, request.deadline)
+            if request.seen.pending:
+                await self.causality.look_around(request.seen, request.target, request.deadline)
             request.verdict = proving.known(request.statement, request.target) or await proving.ask(request)
-            route = self.decide(request)
+            route = route_of(request, self.causality)
             first: RouterError | None = None
             try:
                 value = await self._attempt(request, route)
@@ -121,7 +108,7 @@ class Executor:
         except RouterError as error:
             failure = request.describe(error)
         except BaseException as exc:
-            self._note_write(request, None)  # cancelled: it may have been applied
+            self._may_have_written(request, None)  # cancelled: it may have been applied
             self.teller.failed(request, exc)
             raise
         else:
@@ -139,13 +126,15 @@ class Executor:
         request.role, request.reason = route.role, route.reason
         if not route.candidates:
             return self._held(request)
-        request.node = node = self.choose(route, target, request.affinity)
+        request.node = node = choose(route, target, request.seen)
         request.attempts += 1
         now = self.clock()
         pool = target.pools.get(node) or target.pool(node)
         connection = pool.take(target.binding, now, target.holder)
         if connection is None or connection.binding != target.binding:
             return self._later(pool, connection, request, now)
+        if connection.opened_at > request.since:
+            return self._checked(pool, connection, request, now)
         if request.work is not None or request.verb == "execute_raw":
             return self._on_lease(pool, connection, request, now)
         return self._on(pool, connection, request, now)
@@ -158,7 +147,7 @@ class Executor:
             await backend.holding.primary(request.deadline)
         finally:
             request.acquire += self.clock() - began
-        return await self._attempt(request, to_primary(backend.health.snapshot(), request.reason))
+        return await self._attempt(request, route_of(request, self.causality))
 
     async def _later(self, pool: Pool, connection: Connection | None, request: Request, began: float) -> Any:
         """Run an attempt for which a connection has to be waited for, or to be bound, first."""
@@ -172,12 +161,44 @@ class Executor:
         else:
             now = self.clock()
             request.acquire += now - began
+            if settled.opened_at > request.since:
+                return await self._checked(pool, settled, request, now)
             special = request.work is not None or request.verb == "execute_raw"
             return await (self._on_lease if special else self._on)(pool, settled, request, now)
         finally:
             load.in_flight -= 1
         request.acquire += self.clock() - began
         raise self._failed(failure, request)
+
+    async def _checked(self, pool: Pool, connection: Connection, request: Request, began: float) -> Any:
+        """Run an attempt on a replica that must be asked first whether it has what the read must see."""
+        target, lease = request.target, Lease(pool, connection)
+        failure: RouterError | None = None
+        reason: Reason | None = None
+        try:
+            if trusted(lease, target.backend.health, request.since):
+                reason = request.reason
+            else:
+                reason = await catch_up(
+                    lease, target, request.seen, request.consistency, request.started, request.deadline
+                )
+        except RouterError as error:
+            failure = error
+        finally:
+            if reason is None:
+                lease.release()
+            now = self.clock()
+            request.acquire += now - began
+        if failure is not None:
+            raise self._failed(failure, request)
+        request.since = inf
+        if reason is None:
+            return await self._attempt(
+                request, fall_back(target, request.seen, Reason.WAIT_TIMED_OUT, self.causality)
+            )
+        request.reason = reason
+        special = request.work is not None or request.verb == "execute_raw"
+        return await (self._on_lease if special else self._on)(pool, connection, request, now)
 
     async def _on(self, pool: Pool, connection: Connection, request: Request, now: float) -> Any:
         """Run a request on a connection and give the connection back, whatever happens."""
@@ -213,7 +234,9 @@ class Executor:
             request.execute += took
             health.succeeded(node, took)
             if request.role is _PRIMARY:
-                self._note_write(request, None)
+                self._seen_on_primary(request, now + took)
+            else:
+                request.seen.note_replica(node, now + took)
             return value
         finally:
             deadlines.leave(connection)
@@ -236,8 +259,12 @@ class Executor:
         except RouterError as error:
             failure = error
         else:
-            health.succeeded(pool.endpoint.node, self.clock() - now)
-            self._note_write(request, None)
+            node, end = pool.endpoint.node, self.clock()
+            health.succeeded(node, end - now)
+            if request.role is _PRIMARY:
+                self._seen_on_primary(request, end)
+            else:
+                request.seen.note_replica(node, end)
             return value
         finally:
             lease.release()
@@ -250,7 +277,7 @@ class Executor:
         failure = request.outcome(error)
         if request.node is not None:
             request.target.backend.health.failed(request.node, failure)
-        self._note_write(request, failure)
+        self._may_have_written(request, failure)
         return failure
 
     async def run_on(self, lease: Lease, request: Request) -> Any:
@@ -281,7 +308,6 @@ class Executor:
         self.check_loop()
         request.started = self.clock()
         request.attempts = 1
-        request.affinity.wrote = request.affinity.wrote or not request.read
         statement, connection = request.statement, lease.connection
         connection.dirt = max(connection.dirt, statement.dirt)
         limit = request.deadline - request.started
@@ -318,13 +344,19 @@ class Executor:
         sql = lease.pool.driver.text_for(statement, connection.binding)
         return await lease.run(request.verb, sql, request.args, None, limit=limit)
 
-    def _note_write(self, request: Request, error: RouterError | None) -> None:
-        """Remember that the session may have written, so that its next reads see it."""
+    def _seen_on_primary(self, request: Request, at: float) -> None:
+        """Remember what the session has seen on the primary, or written there: its next reads must see it."""
+        if request.node is not None:
+            note(request.target, request.seen, request.node, at, wrote=not request.read)
+        if not request.read:
+            proving.forget(request)
+
+    def _may_have_written(self, request: Request, error: RouterError | None) -> None:
+        """Remember that the session may have written, though it has no answer."""
         if request.role is not _PRIMARY or request.read:
             return
         if error is None or retries.outcome_unknown(error):
-            request.affinity.wrote = True
-            proving.forget(request)
+            self._seen_on_primary(request, self.clock())
 
     async def _again(self, request: Request, route: Route, first: RouterError) -> Any:
         """Go on after a failed first attempt, as far as that is safe."""
@@ -354,15 +386,15 @@ class Executor:
     def _reroute(self, verdict: Verdict, request: Request) -> Route:
         """Return where the next attempt goes."""
         snapshot = request.target.backend.health.snapshot()
+        request.since = inf  # of the replica before
         if verdict is Verdict.PRIMARY:
             request.target.backend.remember_refused(request.statement)
             request.verdict = Reason.REFUSED_BY_REPLICA  # a write after all: never repeat it unasked
             return to_primary(snapshot, Reason.REFUSED_BY_REPLICA)
         if request.role is Role.PRIMARY:
-            return to_primary(snapshot, request.reason)
+            return route_again(request, self.causality)
         if verdict is Verdict.ELSEWHERE and request.node is not None:
             request.tried = (*request.tried, request.node)
-        left = tuple(node for node in snapshot.replicas if node not in request.tried)
-        return (
-            Route(left, Role.REPLICA, request.reason) if left else to_primary(snapshot, Reason.REPLICA_FAILED)
-        )
+        if all(node in request.tried for node in snapshot.replicas):
+            return to_primary(snapshot, Reason.REPLICA_FAILED)
+        return route_of(request, self.causality)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -25,19 +25,26 @@ from router.errors import (
     StatementTimeout,
     TooManyConnections,
 )
-from router.routing import Snapshot
+from router.lineage import Lineage
+from router.routing import Progress, Snapshot
 from router.servers import SILENT, Rules, Server
-from router.standing import History, Lag, Leadership, Observation, Out, Standing, leadership, standing
+from router.standing import Lag, Leadership, Observation, Out, Standing, leadership, standing
 from router.topology import Cluster, Node, Role
 
 _SMOOTHING = 0.2  # weight of the newest latency in the mean
 _RECENT = 0.5  # seconds; a server that answered a probe so lately is not asked because of a slow request
 _ALERT = 30.0  # seconds of quick probes after a sign of change (AWS topology monitor)
+_WANTED = 2.0  # seconds of quick probes after a read for which it was not known how far the replicas are
 _UNPROVEN = ConnectError | ConnectionLost | StatementTimeout | ReadOnlyViolation  # reasons to look closer
 
 
 def _nothing(*_: object) -> None:
     """Do nothing: what nobody listens to."""
+
+
+def _never(name: str) -> float:
+    """Know of no server that it has not restarted."""
+    return math.inf
 
 
 class Health:
@@ -60,6 +67,7 @@ class Health:
         self.known = not probed  # whether the servers have been asked at all
         self.poke: Callable[[str], None] = _nothing  # ask a server now, by its name
         self.moved: Callable[[Node], None] = _nothing  # a server has another role now than this node
+        self.steady: Callable[[str], float] = _never  # since when a server has not restarted, by its name
         self.silent: Callable[[Node], None] = _nothing  # it takes requests and does not answer them
         self._clock, self._wall, self._emit = clock, wall, emit
         self._rng = rng or random.Random()  # noqa: S311  # jitter only
@@ -68,14 +76,15 @@ class Health:
         self.led = False  # whether a server was ever seen to take writes
         self._newest = 0  # the highest timeline ever seen
         self._superseded: set[str] = set()
-        self._history = History()
+        self.lineage = Lineage()
+        self._wanted_until = -math.inf
         self._timed = False  # whether a ban must end by time alone
         self._alert_until = 0.0
         self._looked = asyncio.Event()
         self._began = math.inf  # when somebody first waited for a picture
         self._told = not probed
         self._changed = asyncio.Event()
-        self._snapshot = Snapshot(cluster.primary, cluster.replicas)
+        self._snapshot = Snapshot(cluster.primary, cluster.replicas, current=self._current({}))
         self.load: dict[Node, Load] = {
             node: server.load for server in self._servers.values() for node in server.roles.values()
         }
@@ -121,7 +130,7 @@ class Health:
     @property
     def interval(self) -> float:
         """Return the seconds until the next probe of a node: few after a sign of change."""
-        if self._clock() < self._alert_until:
+        if self._clock() < max(self._alert_until, self._wanted_until) or self._unsure():
             return self.rules.quick
         return self.rules.interval * self._rng.uniform(0.8, 1.2)
 
@@ -190,7 +199,31 @@ class Health:
         self._alert_until = self._clock() + _ALERT
         self.poke(name)
 
+    def wanted(self) -> None:
+        """Ask all servers often for a while: reads go to the primary for want of news of the replicas."""
+        now = self._clock()
+        if now >= self._wanted_until:
+            for name in self._servers:
+                self.poke(name)
+        self._wanted_until = now + _WANTED
+
     # --- what probes find --------------------------------------------------------------------------------
+
+    def follows(self, node: Node) -> bool:
+        """Tell whether a replica is known to follow the present primary."""
+        return self.lineage.followed_by(self._servers[node.name])
+
+    def noted(self, name: str, seen: Observation) -> None:
+        """Take note of what a request found out when it asked a server how far it is."""
+        server = self._servers[name]
+        if server.latest is not None and seen.at <= server.latest.at:
+            return
+        if seen.writable:
+            self.poke(name)  # it has been promoted, it seems: its next probe tells
+            return
+        server.latest = seen
+        server.follows |= seen.follows
+        self._replace(self._snapshot)
 
     def observed(self, name: str, seen: Observation) -> None:
         """Take note of a server's answer to a probe."""
@@ -199,6 +232,9 @@ class Health:
             self._alarm_all()
         server.asked = True
         server.before, server.seen = server.seen, seen
+        server.follows |= seen.follows
+        if server.latest is None or seen.at > server.latest.at:
+            server.latest = seen
         server.misses, server.refused, server.doubted = 0, "", False
         self.led = self.led or seen.writable
         if not seen.writable:
@@ -262,9 +298,21 @@ class Health:
 
     def _replace(self, new: Snapshot) -> None:
         old = self._snapshot
-        if replace(new, generation=old.generation) == old:
+        same = replace(new, generation=old.generation) == old
+        progress = {node: self.lineage.progress(self._servers[node.name]) for node in new.replicas}
+        reign = self.lineage.reign(self._primary)
+        if same and progress == old.progress and reign == old.reign:
             return
-        self._snapshot = replace(new, generation=old.generation + 1)
+        self._snapshot = replace(
+            new,
+            generation=old.generation + (not same),
+            reign=reign,
+            progress=progress,
+            current=self._current(progress),
+            asked=min((each.at for each in progress.values()), default=-math.inf),
+        )
+        if same:
+            return
         self._changed.set()
         self._changed = asyncio.Event()
         if not self._told:  # the first picture is no change
@@ -276,6 +324,12 @@ class Health:
                 why = "" if usable else self.why_not(server) or server.node.role
                 self._emit(events.ReplicaChanged(self._wall(), node, usable, str(why)))
 
+    def _current(self, progress: Mapping[Node, Progress]) -> float:
+        """Return up to which moment every usable replica has all that was committed."""
+        if self.cluster.replicas_current:
+            return math.inf
+        return min((each.current for each in progress.values()), default=-math.inf)
+
     def _followers(self) -> Iterator[Server]:
         return (each for each in self._servers.values() if each.node.role is Role.REPLICA)
 
@@ -284,8 +338,17 @@ class Health:
         pending = [each for each in self._servers.values() if not each.asked]
         ready = any(not self.why_not(each) for each in self._followers())
         led = self._primary is not None and self._primary.seen is not None
+        if self._unsure() and self._clock() - self._began < 2 * self.rules.quick:
+            return  # the next answer of a replica may already show that it is not late
         if not pending or (led and ready and self._clock() - self._began >= self.rules.quick):
             self._begin()
+
+    def _unsure(self) -> bool:
+        """Tell whether a replica is left out only because its lag is not known, as at the start."""
+        return any(
+            each.standing.out is Out.LATE and each.standing.lag.unsure(self.rules.lag)
+            for each in self._followers()
+        )
 
     def _begin(self) -> None:
         self.known = True
@@ -312,9 +375,9 @@ class Health:
         """Make a server the primary, or nobody."""
         old = self._primary
         new = None if led.primary is None else self._servers[led.primary]
+        if new is not None and new.node.role is Role.PRIMARY:
+            self.lineage.led_by(new, self._clock())
         if new is old:
-            if new is not None and new.seen is not None and new.seen.position is not None:
-                self._history.add(new.seen.at, new.seen.position)
             return
         self._primary = new
         self._alarm_all()
@@ -342,14 +405,13 @@ class Health:
                 self.moved(was)
                 if server.failing:
                     self.silent(was)
-        self._history.forget()
-        if new.seen is not None and new.seen.position is not None:
-            self._history.add(new.seen.at, new.seen.position)
+        self.lineage.turn(new, self._clock())
 
     def _judge(self, led: Leadership) -> None:
         """Judge every replica anew."""
         now = self._clock()
-        identity = self._primary.seen.identity if self._primary and self._primary.seen else None
+        reign = self.lineage.reign(self._primary)
+        identity, began = reign.identity, reign.began
         for server in self._followers():
             seen, wrong = server.seen, (led.out or {}).get(server.node.name)
             if seen is None or now - seen.at > self.rules.fresh:
@@ -358,7 +420,10 @@ class Health:
                 server.standing = Standing(wrong or Out.OBSOLETE, Lag())
             elif identity is not None and seen.identity is not None and seen.identity != identity:
                 server.standing = Standing(Out.STRANGER, Lag())
+            elif not self.lineage.followed_by(server) and now - began < self.rules.lag.seconds:
+                # By then one that has stayed behind shows as late.
+                server.standing = Standing(Out.UNPROVEN, Lag(), server.standing.quarantine)
             else:
                 server.standing = standing(
-                    seen, server.before, self._history, self.rules.lag, server.standing
+                    seen, server.before, self.lineage.history, self.rules.lag, server.standing
                 )

@@ -29,9 +29,11 @@ from router.events import (
     RetryScheduled,
     SlowRequest,
     StatementsLeft,
+    TokenIgnored,
     TransactionCommitted,
     TransactionEvent,
     TransactionRolledBack,
+    WriteLost,
 )
 
 E = TypeVar("E", bound=Event)
@@ -122,6 +124,8 @@ class Metrics:
         self._replicas = counter(
             "replica_changes", "Times that a replica was left out, or used again", "node", "reason"
         )
+        self._ignored = counter("tokens_ignored", "Tokens that could not be used", "cluster", "refusal")
+        self._lost = counter("writes_lost", "Writes to be seen that a failover lost", "cluster", "certain")
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -148,6 +152,8 @@ class Metrics:
         dispatcher.subscribe(RetryDenied, self._on_retry_denied)
         dispatcher.subscribe(CommitResolved, self._on_resolved)
         dispatcher.subscribe(SlowRequest, self._on_slow)
+        dispatcher.subscribe(TokenIgnored, self._on_ignored)
+        dispatcher.subscribe(WriteLost, self._on_lost)
         dispatcher.subscribe(ConnectionOpened, self._on_opened)
         dispatcher.subscribe(ConnectionFailed, self._on_connection_failed)
         dispatcher.subscribe(ConnectionClosed, self._on_closed)
@@ -171,6 +177,12 @@ class Metrics:
 
     def _on_resolved(self, event: CommitResolved) -> None:
         self._resolved.labels(event.node.cluster, "committed" if event.committed else "rolled_back").inc()
+
+    def _on_ignored(self, event: TokenIgnored) -> None:
+        self._ignored.labels(event.cluster, event.refusal).inc()
+
+    def _on_lost(self, event: WriteLost) -> None:
+        self._lost.labels(event.cluster, "yes" if event.certain else "no").inc()
 
     def _on_slow(self, event: SlowRequest) -> None:
         self._slow.labels(_cluster(event.request)).inc()

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from router import events
 from router.errors import CommitOutcomeUnknown, RouterError
 from router.outcomes import settle
+from router.steering import note
 from router.units import Unit
 
 
@@ -68,7 +69,7 @@ class Watcher:
         unit = self._unit
         unknown = isinstance(error, CommitOutcomeUnknown)
         if committed and not unit.readonly and (error is None or unknown):
-            unit.affinity.wrote = True
+            note(unit.target, unit.seen, unit.node, unit.executor.clock(), wrote=True)
         if error is not None and not unknown:
             unit.tell(events.TransactionRolledBack, error=type(error).__name__)
         elif unknown:

@@ -34,11 +34,18 @@ class Position(ABC):
     __slots__ = ()
 
     kind: ClassVar[str]  # names the class in a tagged text
+    #: whether positions of two histories can be told apart; else the same number may stand for two things
+    exact: ClassVar[bool] = False
 
     @property
     def tagged(self) -> str:
         """Return the position with its kind, such as ``lsn:0/3000060``."""
         return f"{self.kind}:{self}"
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether anything was counted; a server that numbers no transactions has an empty position."""
+        return True
 
     @classmethod
     @abstractmethod
@@ -109,6 +116,11 @@ class MariadbGtid(Position):
 
     last: Mapping[int, int]
 
+    @property
+    def counts(self) -> bool:
+        """Tell whether there is a transaction; without a binary log there never is."""
+        return bool(self.last)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the position that a variable such as ``gtid_current_pos`` shows."""
@@ -158,8 +170,14 @@ class MysqlGtids(Position):
     """
 
     kind = "mysql"
+    exact = True  # each transaction bears the name of the server that it was made on
 
     executed: Mapping[str, Intervals]
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether there is a transaction; without GTIDs there never is."""
+        return bool(self.executed)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -192,6 +210,11 @@ class MysqlGtids(Position):
             ":".join([source, *(f"{low}-{high}" if high > low else str(low) for low, high in intervals)])
             for source, intervals in sorted(self.executed.items())
         )
+
+
+def servers_in(text: str) -> frozenset[str]:
+    """Return the servers that wrote the last transactions of a position of MariaDB's."""
+    return frozenset(part.split("-")[1] for part in text.split(",") if part.strip())
 
 
 def parse_position(text: str) -> Position:

@@ -7,18 +7,22 @@ keeps it from being asked. An answer that comes too late is none.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import ConnectionLost, RouterError, StatementTimeout
+from router.drivers.driver import Connection, Driver, Endpoint, Reading
+from router.errors import ConnectionLost, RouterClosed, RouterError, StatementTimeout
 from router.health import Health
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper
+from router.sharing import Shared
 from router.standing import Observation
 
 T = TypeVar("T")
+_CLOSED = "the router is closed. Open a new one"
 
 
 class Prober:
@@ -39,6 +43,7 @@ class Prober:
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._probes: list[_Probe] = []
+        self._shared: dict[str, Shared[Observation | RouterError | None]] = {}
         self._wake: dict[str, asyncio.Event] = {}
 
     @property
@@ -51,16 +56,45 @@ class Prober:
         if self._tasks:
             return
         self._wake = {server.node.name: asyncio.Event() for server in self._health.servers}
-        self._health.poke = self.poke
+        self._health.poke, self._health.steady = self.poke, self.steady
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._watch(name)) for name in self._wake]
+        for name in self._wake:
+            probe = _Probe(self._driver, self._endpoint, name, self._reaper, self._clock)
+            self._probes.append(probe)
+            self._shared[name] = Shared(partial(self._ask, probe))
+            self._tasks.append(loop.create_task(self._watch(probe)))
+
+    async def ask(self, name: str) -> Observation | RouterError | None:
+        """Return what a server says now; as a probe does, an error, or ``None`` for no answer in time."""
+        return await self._shared[name].answer()
+
+    async def _ask(self, probe: _Probe) -> Observation | RouterError | None:
+        async with probe.lock:
+            outcome = await probe.ask(self._health.rules.timeout)
+        if probe.ended:
+            return outcome
+        if isinstance(outcome, Observation):
+            self._health.observed(probe.name, outcome)
+        else:
+            self._health.missed(probe.name, outcome)
+        return outcome
 
     def poke(self, name: str) -> None:
         """Probe a server now rather than when its turn comes."""
         self._wake[name].set()
 
+    def steady(self, name: str) -> float:
+        """Return since when a server is known not to have restarted; inf if that is not known.
+
+        A connection does not outlive its server's process, and its end is noticed at once unless the whole
+        machine or network is gone.
+        """
+        return min((each.since for each in self._probes if each.name == name), default=math.inf)
+
     def cancel(self) -> None:
         """Stop probing, soon; the connections are closed then."""
+        for probe in self._probes:
+            probe.end()
         for task in self._tasks:
             task.cancel()
 
@@ -72,21 +106,16 @@ class Prober:
     async def stop(self) -> None:
         """Stop probing and close the connections; the reaper waits for what does not end at once."""
         self.cancel()
+        asked = [task for shared in self._shared.values() for task in shared.tasks]
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait((*self._tasks, *asked))
 
-    async def _watch(self, name: str) -> None:
-        wake = self._wake[name]
-        probe = _Probe(self._driver, self._endpoint, name, self._reaper, self._clock)
-        self._probes.append(probe)
+    async def _watch(self, probe: _Probe) -> None:
+        wake = self._wake[probe.name]
         try:
             while True:
                 wake.clear()
-                outcome = await probe.ask(self._health.rules.timeout)
-                if isinstance(outcome, Observation):
-                    self._health.observed(name, outcome)
-                else:
-                    self._health.missed(name, outcome)
+                await self._ask(probe)
                 # evidence that comes in a swarm asks for one probe, not for a swarm of them
                 await asyncio.sleep(min(self._health.rules.quick, self._health.rules.interval) / 2)
                 with suppress(TimeoutError):
@@ -94,6 +123,20 @@ class Prober:
                         await wake.wait()
         finally:
             probe.drop()
+
+
+def observation(reading: Reading, asked: float, took: float) -> Observation:
+    """Return what a server said of itself, with the times of the question."""
+    return Observation(
+        asked,
+        reading.writable,
+        reading.position,
+        reading.timeline,
+        reading.identity,
+        reading.reign,
+        reading.follows,
+        took,
+    )
 
 
 class _Probe:
@@ -107,7 +150,10 @@ class _Probe:
         reaper: Reaper,
         clock: Callable[[], float],
     ) -> None:
-        self._driver, self._endpoint, self._name = driver, endpoint, name
+        self.name = name
+        self.lock = asyncio.Lock()  # one question at a time
+        self.ended = False
+        self._driver, self._endpoint = driver, endpoint
         self._reaper, self._clock = reaper, clock
         self._connection: Connection | None = None
 
@@ -122,7 +168,7 @@ class _Probe:
         return outcome
 
     async def _once(self, deadline: float) -> Observation | RouterError | None:
-        connection = await self._connected(deadline)
+        connection = RouterClosed(_CLOSED) if self.ended else await self._connected(deadline)
         if not isinstance(connection, Connection):
             return connection
         asked = self._clock()
@@ -131,18 +177,20 @@ class _Probe:
             self.drop()
             return None if isinstance(outcome, StatementTimeout) else outcome
         took = self._clock() - asked
-        return Observation(
-            asked, outcome.writable, outcome.position, outcome.timeline, outcome.identity, took
-        )
+        return observation(outcome, asked, took)
 
     async def _connected(self, deadline: float) -> Connection | RouterError | None:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         self.drop()
-        opener = Opener(self._endpoint(self._name), self._driver, self._reaper)
+        opener = Opener(self._endpoint(self.name), self._driver, self._reaper)
         opened = await opener.open(max(deadline - self._clock(), 0.001))
+        if isinstance(opened, Connection) and self.ended:
+            opened.terminate()
+            return RouterClosed(_CLOSED)
         if isinstance(opened, Connection):
             self._connection = opened
+            opened.opened_at = self._clock()
         elif self._clock() >= deadline:
             return None  # it took the connection, or swallowed it, and said nothing
         return opened
@@ -164,6 +212,17 @@ class _Probe:
             return None
         exc = task.exception()
         return task.result() if exc is None else self._driver.translate(exc)
+
+    @property
+    def since(self) -> float:
+        """Return since when the connection has been open; inf if it is not."""
+        connection = self._connection
+        return math.inf if connection is None or connection.closed else connection.opened_at
+
+    def end(self) -> None:
+        """Let go of the connection, and open no other; who waits for an answer now gets none."""
+        self.ended = True
+        self.drop()
 
     def drop(self) -> None:
         """Let go of the connection without a word."""

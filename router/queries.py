@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from router.consistency import Consistency
+from router.consistency import Bounded, Consistency
 from router.errors import UsageError
 from router.routing import Intent
 from router.rows import Result, Row, converter
 
 T = TypeVar("T")
 Params = Mapping[str, object] | None
-Level = Consistency | str | None
+Level = Consistency | Bounded | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Options:
     """Hold what a caller may say about one statement."""
 
     intent: Intent = Intent.AUTO
-    consistency: Consistency | None = None
+    consistency: Consistency | Bounded | None = None
     timeout: float | None = None
     idempotent: bool = False
 
@@ -44,7 +44,7 @@ def options(
     if readonly and primary:
         raise UsageError("readonly=True and primary=True contradict each other. Give one of them")
     intent = Intent.READONLY if readonly else Intent.PRIMARY if primary else Intent.AUTO
-    asked = None if consistency is None else level(consistency)
+    asked = None if consistency is None else level(consistency, None)
     return Options(intent, asked, seconds(timeout), idempotent)
 
 
@@ -58,13 +58,18 @@ def seconds(timeout: float | None) -> float | None:
     return timeout
 
 
-def level(name: Consistency | str) -> Consistency:
-    """Return the consistency level of that name."""
+def level(name: Consistency | Bounded | str, bounded: Bounded | None) -> Consistency | Bounded:
+    """Return the consistency level of that name; ``bounded`` stands for the bare word."""
+    if isinstance(name, Bounded):
+        return name
     try:
-        return Consistency(name)
+        found = Consistency(name)
     except ValueError:
         known = ", ".join(Consistency)
-        raise UsageError(f"there is no consistency level {name!r}. Use one of: {known}") from None
+        raise UsageError(
+            f"there is no consistency level {name!r}. Use one of: {known}, or Bounded(seconds=...)"
+        ) from None
+    return bounded if bounded is not None and found is Consistency.BOUNDED else found
 
 
 class Queries(ABC):

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 from router import retries
 from router.backend import Target
-from router.consistency import Consistency
+from router.consistency import Bounded, Consistency
 from router.errors import (
     CommitOutcomeUnknown,
     ParameterError,
@@ -18,6 +19,7 @@ from router.errors import (
     RouterError,
     StatementError,
 )
+from router.frontier import Frontier
 from router.lexer import check_characters
 from router.pooling import refusal
 from router.pools.lease import Lease
@@ -33,28 +35,18 @@ _CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUS
 _READ = Reason.READ
 
 
-class Affinity:
-    """Hold what a session has learned: whether it wrote, and the one replica that it reads from."""
-
-    __slots__ = ("replica", "wrote")
-
-    def __init__(self) -> None:
-        self.wrote = False
-        self.replica: Node | None = None
-
-
 @dataclass(slots=True)
 class Request:
     """Hold one request and how far it has come."""
 
     target: Target
-    affinity: Affinity
+    seen: Frontier
     verb: str  # name of a method of drivers.driver.Connection
     statement: Statement
     args: Any
     deadline: float
     intent: Intent = Intent.AUTO
-    consistency: Consistency = Consistency.SESSION
+    consistency: Consistency | Bounded = Consistency.SESSION
     idempotent: bool = False  # declared safe to repeat
     verdict: Reason = Reason.WRITE  # Reason.READ once it is a proven read
     context_id: str | None = None
@@ -67,6 +59,7 @@ class Request:
     acquire: float = 0.0
     execute: float = 0.0
     tried: tuple[Node, ...] = ()
+    since: float = inf  # a replica's connection that is younger must be asked first how far its server is
 
     @property
     def read(self) -> bool:
@@ -115,7 +108,7 @@ class Request:
 
 
 def request_for(
-    target: Target, affinity: Affinity, verb: str, sql: Any, params: Any, now: float, *, inside: bool = False
+    target: Target, seen: Frontier, verb: str, sql: Any, params: Any, now: float, *, inside: bool = False
 ) -> Request:
     """Return a request whose deadline is ``now``; the caller sets deadline, intent and the like.
 
@@ -127,9 +120,7 @@ def request_for(
     """
     failure: RouterError
     try:
-        made = (_from_text if isinstance(sql, str) else _from_construct)(
-            target, affinity, verb, sql, params, now
-        )
+        made = (_from_text if isinstance(sql, str) else _from_construct)(target, seen, verb, sql, params, now)
         if not target.backend.pooled or (refused := refusal(made.statement, inside=inside)) is None:
             return made
         failure = StatementError(refused).at(fingerprint=made.statement.fingerprint)
@@ -139,7 +130,7 @@ def request_for(
     raise failure.at(tenant=placement.tenant, schema=placement.schema, cluster=placement.cluster.name)
 
 
-def _from_text(target: Target, affinity: Affinity, verb: str, sql: str, params: Any, now: float) -> Request:
+def _from_text(target: Target, seen: Frontier, verb: str, sql: str, params: Any, now: float) -> Request:
     args: Any
     if verb == "execute_raw":
         statement, args = raw_statement(sql, target.backend.driver.dialect), ()
@@ -148,7 +139,7 @@ def _from_text(target: Target, affinity: Affinity, verb: str, sql: str, params: 
         if statement.verdict in _REFUSED:
             raise StatementError(_REFUSED[statement.verdict]).at(fingerprint=statement.fingerprint)
         args = statement.bind_many(params) if verb == "execute_many" else statement.bind(params)
-    return Request(target, affinity, verb, statement, args, now)
+    return Request(target, seen, verb, statement, args, now)
 
 
 _REFUSED = {
@@ -186,12 +177,12 @@ def raw_statement(text: str, dialect: Dialect) -> Statement:
 
 
 def _from_construct(
-    target: Target, affinity: Affinity, verb: str, construct: Any, params: Any, now: float
+    target: Target, seen: Frontier, verb: str, construct: Any, params: Any, now: float
 ) -> Request:
     if not hasattr(construct, "compile"):
         raise StatementError(f"a statement is text or a SQLAlchemy construct, not {type(construct).__name__}")
     bridge = target.backend.bridge
     statement = target.backend.statements.of(bridge.text_of(construct))
-    request = Request(target, affinity, verb, statement, (), now)
+    request = Request(target, seen, verb, statement, (), now)
     request.work = partial(bridge.run, construct, params, verb)
     return request

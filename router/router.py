@@ -13,20 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from router import building, proving
+from router import building
 from router.backend import Backend
+from router.causality import After
 from router.config import Config, load
-from router.consistency import Consistency
 from router.dispatcher import Dispatcher
 from router.drivers.registry import engines
 from router.errors import RouterClosed, RouterError
 from router.execution import Executor
+from router.explaining import explain
 from router.home import Home, tell_when_forked
 from router.metrics import Metrics
 from router.pools.registry import Pools
-from router.queries import Params, options, seconds
-from router.reasons import Reason
-from router.requests import Affinity, Request
+from router.queries import Level, Params, options, seconds
 from router.rows import Result, Row
 from router.session import Session
 from router.slowlog import SlowLog
@@ -102,6 +101,7 @@ class Router:
             clock=self._clock,
             wall=self._wall,
             rng=self._rng,
+            tokens=building.tokens(self._config, self._wall),
         )
         self._home = self._executor.home
         tell_when_forked(self)
@@ -186,11 +186,14 @@ class Router:
         tenant: str,
         schema: str | None = None,
         *,
-        consistency: Consistency | str | None = None,
+        consistency: Level = None,
         timeout: float | None = None,
         context_id: str | None = None,
+        after: After = None,
     ) -> Session:
         """Return a session of a tenant, for one request of the application.
+
+        Its reads see all that ``after`` stands for: a token, another session of the tenant, or several.
 
         Raises:
             UnknownTenant: the catalog has no such tenant.
@@ -198,31 +201,61 @@ class Router:
         """
         executor = self._running()
         target = executor.target(tenant, schema)
-        return Session(executor, target, consistency=consistency, timeout=timeout, context_id=context_id)
+        return Session(
+            executor, target, consistency=consistency, timeout=timeout, context_id=context_id, after=after
+        )
 
     async def fetch_all(
-        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+        self,
+        sql: Any,
+        params: Params = None,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        after: After = None,
+        **given: Any,
     ) -> list[Row]:
         """Run one statement in a session of its own and return all its rows."""
-        return await self.session(tenant, schema).fetch_all(sql, params, **given)
+        return await self.session(tenant, schema, after=after).fetch_all(sql, params, **given)
 
     async def fetch_one(
-        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+        self,
+        sql: Any,
+        params: Params = None,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        after: After = None,
+        **given: Any,
     ) -> Row | None:
         """Run one statement in a session of its own and return its first row, or ``None``."""
-        return await self.session(tenant, schema).fetch_one(sql, params, **given)
+        return await self.session(tenant, schema, after=after).fetch_one(sql, params, **given)
 
     async def fetch_value(
-        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+        self,
+        sql: Any,
+        params: Params = None,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        after: After = None,
+        **given: Any,
     ) -> Any:
         """Run one statement in a session of its own and return the first column of its first row."""
-        return await self.session(tenant, schema).fetch_value(sql, params, **given)
+        return await self.session(tenant, schema, after=after).fetch_value(sql, params, **given)
 
     async def execute(
-        self, sql: Any, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+        self,
+        sql: Any,
+        params: Params = None,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        after: After = None,
+        **given: Any,
     ) -> Result:
         """Run one statement in a session of its own and return what it did."""
-        return await self.session(tenant, schema).execute(sql, params, **given)
+        return await self.session(tenant, schema, after=after).execute(sql, params, **given)
 
     async def execute_many(
         self,
@@ -231,24 +264,45 @@ class Router:
         *,
         tenant: str,
         schema: str | None = None,
+        after: After = None,
         **given: Any,
     ) -> int:
         """Run one statement for each mapping, all or none."""
-        return await self.session(tenant, schema).execute_many(sql, params, **given)
+        return await self.session(tenant, schema, after=after).execute_many(sql, params, **given)
 
     async def execute_raw(
-        self, text: str, *, tenant: str, schema: str | None = None, timeout: float | None = None
+        self,
+        text: str,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        after: After = None,
+        timeout: float | None = None,
     ) -> None:
         """Run a text on the primary exactly as it is."""
-        await self.session(tenant, schema).execute_raw(text, timeout=timeout)
+        await self.session(tenant, schema, after=after).execute_raw(text, timeout=timeout)
 
     async def stream(
-        self, sql: str, params: Params = None, *, tenant: str, schema: str | None = None, **given: Any
+        self,
+        sql: str,
+        params: Params = None,
+        *,
+        tenant: str,
+        schema: str | None = None,
+        after: After = None,
+        **given: Any,
     ) -> AsyncGenerator[Row, None]:
         """Iterate over the rows of a query with a cursor on the server."""
-        async with aclosing(self.session(tenant, schema).stream(sql, params, **given)) as rows:
+        async with aclosing(self.session(tenant, schema, after=after).stream(sql, params, **given)) as rows:
             async for row in rows:
                 yield row
+
+    def merge_tokens(self, *tokens: str) -> str:
+        """Return one token for what several of one tenant stand for, such as those of parallel jobs.
+
+        It expires with the oldest. Raises UsageError for one that is not believed, or of another tenant.
+        """
+        return self._running().causality.merge(tokens)
 
     # --- looking -----------------------------------------------------------------------------------------
 
@@ -260,40 +314,32 @@ class Router:
         schema: str | None = None,
         readonly: bool = False,
         primary: bool = False,
-        consistency: Consistency | str | None = None,
+        consistency: Level = None,
+        after: After = None,
     ) -> Explanation:
         """Return where a statement would go, and why, without running it or asking any server.
 
-        A function that only the database can vouch for counts as unknown until the router has asked.
+        A function that only the database can vouch for counts as unknown until the router has asked, and a
+        replica as not caught up with ``after`` until it was probed, see :meth:`ready`.
+        """
+        given = options(readonly=readonly, primary=primary, consistency=consistency)
+        return explain(self._running(), sql, tenant, schema, given, after)
+
+    async def ready(self, *, timeout: float = 5.0) -> None:
+        """Begin to watch the servers of every cluster, and return when they have been asked a first time.
+
+        Otherwise the first request of a cluster does. Raises nothing where a server does not answer: see
+        :meth:`status` for what was found.
         """
         executor = self._running()
-        target = executor.target(tenant, schema)
-        placement = target.placement
-        statement = target.backend.statements.of(sql)
-        given = options(readonly=readonly, primary=primary, consistency=consistency)
-        request = Request(target, Affinity(), "fetch_all", statement, (), 0.0, given.intent)
-        request.consistency = given.consistency or placement.settings.consistency
-        verdict = proving.known(statement, target)
-        if verdict is None:
-            verdict = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
-        request.verdict = verdict
-        route = executor.decide(request)
-        node = executor.choose(route, target, request.affinity).name if route.candidates else "(none)"
-        return Explanation(
-            tenant=placement.tenant,
-            schema=placement.schema,
-            cluster=placement.cluster.name,
-            database=placement.database,
-            physical_schema=placement.physical,
-            role=route.role.value,
-            node=node,
-            candidates=tuple(candidate.name for candidate in route.candidates),
-            reason=route.reason.value,
-            kind=statement.kind.value,
-            tables=tuple(sorted(statement.tables)),
-            functions=tuple(sorted(statement.functions)),
-            fingerprint=statement.fingerprint,
-            normalized=statement.normalized,
+        executor.check_loop()
+        deadline = self._clock() + (seconds(timeout) or 0)
+        await asyncio.gather(
+            *(
+                backend.look(building.any_database(self._config, name, executor), deadline)
+                for name, backend in self._backends.items()
+                if not backend.health.known
+            )
         )
 
     def status(self) -> Status:

@@ -39,6 +39,8 @@ class Server:
     load: Load = field(default_factory=Load)
     seen: Observation | None = None
     before: Observation | None = None
+    latest: Observation | None = None  # as seen, or of a request that asked in between
+    follows: frozenset[str] = frozenset()  # reigns of which it has been known to have something
     asked: bool = False  # whether any probe has ended
     misses: int = 0  # probes without an answer since the last good one
     refused: str = ""  # how connecting failed, since the last good probe

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from router import proving, retries
 from router.backend import Target
-from router.consistency import Consistency
+from router.causality import After
+from router.consistency import Bounded, Consistency
 from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
 from router.execution import Executor
+from router.frontier import Frontier
 from router.pools.lease import Lease
-from router.queries import Options, Params, PreparedStatement, Queries, level, seconds
+from router.queries import Level, Options, Params, PreparedStatement, Queries, level, seconds
 from router.reasons import Reason
-from router.requests import Affinity, Request, request_for
+from router.requests import Request, request_for
 from router.retries import Verdict
 from router.rows import Row
 from router.transaction import Transaction
@@ -25,11 +27,12 @@ from router.units import Unit
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+_BOUNDED = Consistency.BOUNDED
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Session(Affinity, Queries):
+class Session(Frontier, Queries):
     """Run a tenant's statements; make one for each request of the application, in the task that uses it.
 
     Outside of a transaction each statement commits by itself. Reads go to one replica, until the session
@@ -44,21 +47,28 @@ class Session(Affinity, Queries):
         executor: Executor,
         target: Target,
         *,
-        consistency: Consistency | str | None = None,
+        consistency: Level = None,
         timeout: float | None = None,
         context_id: str | None = None,
+        after: After = None,
     ) -> None:
+        Frontier.__init__(self)
         self._executor = executor
         self._target = target
-        self._consistency = (
-            target.placement.settings.consistency if consistency is None else level(consistency)
-        )
+        settings = target.placement.settings
+        if consistency is None:
+            consistency = settings.consistency
+            if consistency is _BOUNDED:
+                consistency = settings.bounded
+        else:
+            consistency = level(consistency, settings.bounded)
+        self._consistency: Consistency | Bounded = consistency
         self._timeout = None if timeout is None else seconds(timeout)
         self._context_id = context_id
-        self.wrote = False
-        self.replica = None
         self._transaction: Transaction | None = None
         self._closed = False
+        if after is not None:
+            executor.causality.follow(self, target, after)
 
     @property
     def tenant(self) -> str:
@@ -111,6 +121,28 @@ class Session(Affinity, Queries):
         if self._closed:
             raise RouterClosed("the session is closed. Open a new one").at(tenant=self.tenant)
 
+    async def token(self) -> str:
+        """Return a token of all that the session has written and read, for ``after=`` in another process.
+
+        It takes one round trip at most, none if a probe since then knows. It is text for a header, a cookie
+        or a message, see :mod:`router.carrying`. Within the process ``after=session`` does the same for free.
+
+        Raises:
+            TransactionStateError: a transaction is open; what it writes has no position before its commit.
+            UsageError: no key to sign with is configured.
+            NoPrimary, ConnectError, StatementTimeout: the server could not be asked.
+        """
+        self._check_open()
+        open_ = self._current()
+        if open_ is not None and not open_.unit.readonly:
+            raise TransactionStateError(
+                "a transaction is open, whose writes no token can stand for. Take the token after its commit"
+            ).at(tenant=self.tenant)
+        executor = self._executor
+        executor.check_loop()
+        limit = self._timeout or self._target.placement.settings.acquire_timeout
+        return await executor.causality.token(self, self._target, executor.clock() + limit)
+
     # --- statements --------------------------------------------------------------------------------------
 
     def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Coroutine[Any, Any, Any]:
@@ -127,7 +159,9 @@ class Session(Affinity, Queries):
         limit = given.timeout or self._timeout or settings.acquire_timeout + settings.statement_timeout
         request.deadline += limit
         request.intent = given.intent
-        request.consistency = given.consistency or self._consistency
+        request.consistency = self._consistency
+        if given.consistency is not None:
+            request.consistency = level(given.consistency, settings.bounded)
         request.idempotent = given.idempotent
         request.context_id = self._context_id
         return request
@@ -289,8 +323,7 @@ class Session(Affinity, Queries):
         unit = self._unit(readonly, None, None)
         await unit.open(begin=False)
         unit.lease.broken = "lent"
-        unit.affinity.wrote = unit.affinity.wrote or not readonly
         try:
             yield unit.lease
         finally:
-            unit.close()
+            unit.close(wrote=not readonly)

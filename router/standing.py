@@ -29,6 +29,7 @@ class Out(StrEnum):
     WENT_BACK = "went_back"  # it had more before, as after a restore from an old backup
     DIVERGED = "diverged"  # it has what the primary does not have
     STRANGER = "stranger"  # a server of another cluster
+    UNPROVEN = "unproven"  # another server has become the primary, and it is not known to follow that one
     OBSOLETE = "obsolete"  # takes writes although another has been promoted after it
     RIVAL = "rival"  # takes writes, and so does another: neither is known to be the newer
 
@@ -45,6 +46,8 @@ class Observation:
     position: Position | None = None  # of all it has: written on a primary, replayed on a replica
     timeline: int | None = None
     identity: str | None = None  # of the cluster that its data comes from
+    reign: str | None = None  # of a primary: names its time as the primary
+    follows: frozenset[str] = frozenset()  # of a replica: reigns of which it is known to have something
     took: float = 0.0  # seconds
 
 
@@ -68,6 +71,10 @@ class Lag:
     size: int | None = None
     known: bool = False
 
+    def unsure(self, limits: Limits) -> bool:
+        """Tell whether it is neither known nor more than the limit for certain."""
+        return not self.known and self.seconds <= limits.seconds
+
     def over(self, limits: Limits, share: float = 1.0) -> bool:
         """Tell whether the limit, or ``share`` of it, is exceeded; what is not known is."""
         if self.known or self.seconds > limits.seconds * share:
@@ -76,11 +83,15 @@ class Lag:
 
 
 class History:
-    """Remember where the primary was, and when: what replicas are measured against."""
+    """Remember where the primary was, and when: what replicas are measured against.
+
+    What a position of the primary stands for: it holds all that was committed before it was asked for.
+    """
 
     def __init__(self, span: float = 120.0, most: int = 240) -> None:
         self._span = span  # seconds
-        self._seen: deque[tuple[float, Position]] = deque(maxlen=most)  # when each was first there
+        # each position, when it was asked for the first time that it was the answer, and the last time
+        self._seen: deque[tuple[float, float, Position]] = deque(maxlen=most)
         self.asked = -math.inf  # when the last known position was asked for
 
     def add(self, at: float, position: Position) -> None:
@@ -88,20 +99,32 @@ class History:
         if at <= self.asked:
             return
         self.asked = at
-        if not self._seen or position != self._seen[-1][1]:  # else it has stood there since
-            self._seen.append((at, position))
+        first = at
+        if self._seen and position == self._seen[-1][2]:  # it has stood there since
+            first = self._seen.pop()[0]
+        self._seen.append((first, at, position))
         while len(self._seen) > 1 and at - self._seen[1][0] >= self._span:
             self._seen.popleft()
-
-    def forget(self) -> None:
-        """Begin anew: another server is the primary, and its history may differ."""
-        self._seen.clear()
-        self.asked = -math.inf
 
     @property
     def last(self) -> Position | None:
         """Return the last known position of the primary."""
-        return self._seen[-1][1] if self._seen else None
+        return self._seen[-1][2] if self._seen else None
+
+    def after(self, moment: float) -> Position | None:
+        """Return a position that holds all that was committed before ``moment``, the least one known."""
+        if moment > self.asked:
+            return None
+        found = next((position for _, last, position in self._seen if last >= moment), None)
+        return found if found is not None and found.counts else None
+
+    def current(self, position: Position | None) -> float:
+        """Return up to which moment a replica at ``position`` has all that was committed; -inf if unknown."""
+        if position is not None:
+            for _, last, seen in reversed(self._seen):
+                if position.reached(seen):
+                    return last if seen.counts else -math.inf
+        return -math.inf
 
     def lag(self, position: Position | None, at: float) -> Lag:
         """Return how late a replica was that had got to ``position`` at ``at``.
@@ -111,8 +134,8 @@ class History:
         known = [each for each in self._seen if each[0] <= at] or list(self._seen)[:1]
         if position is None or not known:
             return Lag()
-        size = position.behind(known[-1][1])
-        lacking = [asked for asked, seen in known if not position.reached(seen)]
+        size = position.behind(known[-1][2])
+        lacking = [first for first, _, seen in known if not position.reached(seen)]
         if not lacking:
             return Lag(0.0, size, known=True)
         return Lag(max(at - lacking[0], 0.0), size, known=len(lacking) < len(known))

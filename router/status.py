@@ -12,6 +12,17 @@ from router.topology import Role
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Say whether a node is known to have what a read must see."""
+
+    name: str
+    role: str
+    position: str  # last known; "" if none is
+    caught_up: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Say where a statement would go, and why; nothing was run."""
 
@@ -29,6 +40,8 @@ class Explanation:
     functions: tuple[str, ...]
     fingerprint: str
     normalized: str
+    notes: tuple[str, ...]  # what became of tokens that could not be used
+    nodes: tuple[Standing, ...]  # with ``after`` or bounds: which of them the read may use
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class Refusal(StrEnum):
     EXPIRED = "expired"  # issued longer ago than its lifetime, or in the future
     OVERFULL = "overfull"  # its session had to see more than a token can hold
     NO_KEY = "no_key"  # no keys are configured, so that none can be checked
+    NO_POSITION = "no_position"  # made where servers count no positions, such as MySQL without GTIDs
     OTHER_CLUSTER = "other_cluster"  # of another history than that of the tenant's cluster
     FUTURE = "future"  # its position is beyond what the primary has
     OLD_REIGN = "old_reign"  # of a primary before the present one

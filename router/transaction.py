@@ -76,8 +76,7 @@ class Transaction(Queries):
             committed = failure is None
         if not committed and failure is not None:
             await self._commit_failed(lease, failure)
-        unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
-        unit.close()
+        unit.close(wrote=not unit.readonly)
         unit.tell(events.TransactionCommitted)
         if failure is not None:
             raise failure
@@ -93,13 +92,11 @@ class Transaction(Queries):
         unit = self._unit
         refused = isinstance(failure, RouterError)
         unknown = isinstance(failure, CommitOutcomeUnknown) if refused else bool(lease.broken)
-        if unknown:
-            unit.affinity.wrote = unit.affinity.wrote or not unit.readonly
-        elif refused:
+        if refused and not unknown:
             await _undo(lease)  # SQLite leaves a transaction open whose commit found the file busy
-        else:
+        elif not unknown:
             lease.broken = "cancelled"
-        unit.close()
+        unit.close(wrote=unknown and not unit.readonly)
         if unknown:
             unit.tell(events.CommitUnknown)
         else:
@@ -140,7 +137,7 @@ class Transaction(Queries):
         unit = self._unit
         lease = unit.lease
         now = unit.executor.clock()
-        request = request_for(unit.target, unit.affinity, verb, sql, params, now, inside=True)
+        request = request_for(unit.target, unit.seen, verb, sql, params, now, inside=True)
         limit = timeout or unit.timeout or unit.target.placement.settings.statement_timeout
         request.deadline = now + limit
         request.context_id = unit.context_id

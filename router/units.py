@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from router import events, retries
 from router.backend import Target
-from router.consistency import Consistency
+from router.catching_up import catch_up, trusted
+from router.consistency import Bounded, Consistency
 from router.errors import RouterError, TransactionStateError
 from router.execution import Executor
+from router.frontier import Frontier
 from router.pools.holders import unit_of
 from router.pools.lease import Lease
 from router.reasons import Reason
-from router.requests import Affinity
 from router.retries import Verdict
-from router.routing import Route, decide_transaction, to_primary
+from router.routing import Route
+from router.steering import choose, fall_back, note, route_of_unit
 from router.topology import Node, Role
 
 _ISOLATION = frozenset({"read uncommitted", "read committed", "repeatable read", "serializable"})
@@ -28,8 +31,8 @@ class Unit:
 
     executor: Executor
     target: Target
-    affinity: Affinity
-    consistency: Consistency
+    seen: Frontier
+    consistency: Consistency | Bounded
     readonly: bool = False
     isolation: str | None = None
     timeout: float | None = None  # of the whole begin, and of each statement
@@ -40,6 +43,8 @@ class Unit:
     route: Route = field(init=False)
     node: Node = field(init=False)
     _lease: Lease | None = None
+    _since: float = inf  # as in Request
+    _tried: tuple[Node, ...] = ()
 
     def __post_init__(self) -> None:
         if self.isolation is not None and self.isolation.lower() not in _ISOLATION:
@@ -73,14 +78,11 @@ class Unit:
         backend = self.target.backend
         if not backend.health.known:
             await backend.look(self.target.database, deadline)
-        self.route = decide_transaction(
-            backend.health.snapshot(),
-            readonly=self.readonly,
-            consistency=self.consistency,
-            wrote=self.affinity.wrote and not backend.cluster.replicas_current,
-        )
+        if self.seen.pending:
+            await executor.causality.look_around(self.seen, self.target, deadline)
         failure: RouterError
         try:
+            self._decide()
             first: RouterError | None = None
             try:
                 await self._attempt(begin, deadline)
@@ -95,18 +97,35 @@ class Unit:
             failure = self.describe(error)
         raise failure
 
+    def _decide(self) -> None:
+        self.route, self._since = route_of_unit(
+            self.target,
+            self.seen,
+            self.consistency,
+            self.executor.causality,
+            readonly=self.readonly,
+            began=self.began,
+            without=self._tried,
+        )
+
     async def _attempt(self, begin: bool, deadline: float) -> None:
         executor, backend = self.executor, self.target.backend
         health = backend.health
         if not self.route.candidates:
             await backend.holding.primary(deadline)
-            self.route = to_primary(health.snapshot(), self.route.reason)
-        self.node = executor.choose(self.route, self.target, self.affinity)
+            self._decide()
+        self.node = choose(self.route, self.target, self.seen)
         try:
             lease = await self.target.lease(self.node, deadline)
         except RouterError as error:
             health.failed(self.node, error)
             raise
+        if lease.connection.opened_at > self._since and not await self._caught_up(lease, deadline):
+            lease.release()
+            self.route = fall_back(self.target, self.seen, Reason.WAIT_TIMED_OUT, executor.causality)
+            self._since = inf
+            await self._attempt(begin, deadline)
+            return
         lease.readonly = self.readonly
         lease.isolation = self.isolation
         if begin:
@@ -118,24 +137,35 @@ class Unit:
                 if isinstance(exc, RouterError):
                     health.failed(self.node, exc)
                 raise
+        if self.route.role is Role.REPLICA:
+            self.seen.note_replica(self.node, executor.clock())
         lease.pool.hold(lease.connection, unit_of(self.target.placement.tenant, executor.home.loop))
         self._lease = lease
         health.load[self.node].in_flight += 1
+
+    async def _caught_up(self, lease: Lease, deadline: float) -> bool:
+        """Tell whether the replica behind a lease has what the unit must see; ask it if need be."""
+        health = self.target.backend.health
+        if trusted(lease, health, self._since):
+            return True
+        try:
+            reason = await catch_up(lease, self.target, self.seen, self.consistency, self.began, deadline)
+        except BaseException as exc:
+            lease.release()
+            if isinstance(exc, RouterError):
+                health.failed(self.node, exc)
+            raise
+        if reason is not None:
+            self.route = self.route._replace(reason=reason)
+        return reason is not None
 
     async def _again(self, first: RouterError, begin: bool, deadline: float) -> None:
         settings = self.target.placement.settings
 
         async def run(verdict: Verdict) -> None:
-            snapshot = self.target.backend.health.snapshot()
             if self.route.role is Role.REPLICA:
-                left = tuple(node for node in snapshot.replicas if node is not self.node)
-                self.route = (
-                    Route(left, Role.REPLICA, self.route.reason)
-                    if left
-                    else to_primary(snapshot, Reason.REPLICA_FAILED)
-                )
-            else:
-                self.route = to_primary(snapshot, self.route.reason)
+                self._tried = (*self._tried, self.node)
+            self._decide()
             await self._attempt(begin, deadline)
 
         await retries.repeat(
@@ -156,10 +186,14 @@ class Unit:
             denied=lambda error: self.executor.teller.denied(self.target, error),
         )
 
-    def close(self) -> Node:
-        """Give the lease back and return the node that it was on."""
-        lease = self.lease
+    def close(self, *, wrote: bool = False) -> Node:
+        """Give the lease back and return its node; ``wrote`` if a write may have taken effect."""
+        lease, now = self.lease, self.executor.clock()
         self._lease = None
+        if self.route.role is Role.REPLICA:
+            self.seen.note_replica(self.node, now)
+        else:
+            note(self.target, self.seen, self.node, now, wrote=wrote)
         self.target.backend.health.load[self.node].in_flight -= 1
         lease.release()
         return self.node

@@ -13,8 +13,9 @@ import typer
 import router
 from router.cli.guard import Code, guarded
 from router.cli.screen import console, printable, write_json
-from router.cli.views import counted, show_explanation, show_pings, show_problems
+from router.cli.views import counted, show_explanation, show_pings, show_problems, show_standings
 from router.config import Config, json_schema, load
+from router.consistency import Consistency
 from router.drivers.registry import engines
 from router.errors import ConfigurationError, Problem
 from router.router import Router
@@ -175,6 +176,7 @@ def schema(
         "[bold]Examples[/bold]",
         '  $ router explain --tenant acme "SELECT * FROM plans"',
         '  $ router explain --tenant acme --schema analytics --json "DELETE FROM visits" | jq .role',
+        '  $ router explain --tenant acme --after "$TOKEN" "SELECT * FROM plans"',
     )
 )
 @guarded
@@ -188,21 +190,45 @@ def explain(
     config: ConfigPath = Path("config"),
     readonly: Annotated[bool, typer.Option("--readonly", help="As if called with readonly=True.")] = False,
     primary: Annotated[bool, typer.Option("--primary", help="As if called with primary=True.")] = False,
+    consistency: Annotated[
+        Consistency | None, typer.Option(help="Instead of the tenant's level.", show_default=False)
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="As if the session had this token; asks every server how far it is. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> Code:
-    """Say where a statement would go, and why. Nothing is run and no server is asked."""
+    """Say where a statement would go, and why. It is not run; only with --after are servers asked."""
     if readonly and primary:
         raise typer.BadParameter("--readonly and --primary contradict each other. Give one of them")
 
     async def ask() -> Explanation:
         async with Router.open(config) as opened:
-            return opened.explain(sql, tenant=tenant, schema=schema, readonly=readonly, primary=primary)
+            if after:
+                with console(stderr=True).status("asking every server how far it is"):
+                    await opened.ready()
+            return opened.explain(
+                sql,
+                tenant=tenant,
+                schema=schema,
+                readonly=readonly,
+                primary=primary,
+                consistency=consistency,
+                after=after,
+            )
 
     found = asyncio.run(ask())
     if as_json:
         write_json(asdict(found))
     else:
         show_explanation(console(), found)
+        if after:
+            show_standings(console(), found)
     return Code.OK
 
 

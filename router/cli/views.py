@@ -61,6 +61,24 @@ def show_explanation(screen: Console, found: Explanation) -> None:
     screen.print(grid)
 
 
+def show_standings(screen: Console, found: Explanation) -> None:
+    """Print which nodes have what the read must see, and what became of tokens that could not be used."""
+    shown = table(screen, "node", "role", "position", "caught up", "why")
+    for node in found.nodes:
+        has = Text("yes", "green") if node.caught_up else Text("no", "yellow")
+        shown.add_row(
+            node.name,
+            Text(node.role, ROLES[node.role]),
+            Text(node.position or "(unknown)", overflow="fold"),
+            has,
+            Text(node.why),
+        )
+    screen.print()
+    screen.print(shown)
+    for note in found.notes:
+        screen.print(Text(note, "yellow"), soft_wrap=True)
+
+
 def show_pings(screen: Console, pings: Sequence[Ping]) -> None:
     """Print one row for each node, and the count of those that answered."""
     shown = table(screen, "cluster", "node", "role", "address", "", "ms")

@@ -7,6 +7,7 @@ under the engine's name, see ``docs/how-to/add-an-engine.md``. Methods may raise
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from router.rows import Result, Row
 from router.statements import Dialect, Dirt, Statement
 from router.tenants import Placement
 from router.topology import Node
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.008  # seconds between two questions whether a server is there yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Reading(NamedTuple):
     position: Position | None = None
     timeline: int | None = None
     identity: str | None = None
+    reign: str | None = None
+    follows: frozenset[str] = frozenset()
 
 
 class Connection(ABC):
@@ -210,6 +215,18 @@ class Connection(ABC):
     async def probe(self) -> Reading:
         """Ask the server for its role and position; only called where the driver ``probes``."""
         raise NotImplementedError("this engine is not probed")
+
+    async def reach(self, goal: Position, seconds: float) -> bool:
+        """Wait until the server has reached ``goal``, at most ``seconds``; tell whether it has."""
+        clock = asyncio.get_running_loop().time
+        pause, end = _FIRST_PAUSE, clock() + seconds
+        while (left := end - clock()) > 0:  # the questions take time as well
+            await asyncio.sleep(min(pause, left))
+            position = (await self.probe()).position
+            if position is not None and position.reached(goal):
+                return True
+            pause = min(pause * 2, _LAST_PAUSE)
+        return False
 
     @property
     def unfinished(self) -> bool:

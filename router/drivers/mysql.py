@@ -24,7 +24,7 @@ from router.errors import (
     RouterError,
     SerializationFailure,
 )
-from router.positions import MariadbGtid, MysqlGtids
+from router.positions import MariadbGtid, MysqlGtids, Position, servers_in
 from router.rows import Result, Row, row_class
 from router.statements import Dialect
 from router.tenants import Placement
@@ -40,8 +40,12 @@ _UNREADABLE = frozenset(
 _LOCK_WAIT_TIMEOUT = 1205
 # MariaDB answers these with 1205 at once, as if the time for waiting were up; MySQL has a code for them.
 _UNWAITING = re.compile(r"\b(NOWAIT|WAIT\s+0)\b", re.IGNORECASE)
-_MARIADB_PROBE = "SELECT @@global.read_only, @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
-_MYSQL_PROBE = "SELECT @@global.read_only OR @@global.super_read_only, @@global.gtid_executed"
+_MARIADB_PROBE = (
+    "SELECT @@global.read_only, @@global.server_id, @@global.gtid_slave_pos, @@global.gtid_binlog_pos"
+)
+_MYSQL_PROBE = (
+    "SELECT @@global.read_only OR @@global.super_read_only, @@global.server_uuid, @@global.gtid_executed"
+)
 
 
 class _Raw(aiomysql.Connection):  # type: ignore[misc]  # aiomysql has no types
@@ -236,11 +240,22 @@ class MysqlConnection(Connection):
     async def probe(self) -> Reading:
         """Ask what any user may: the state of replication itself needs a privilege."""
         await self._raw.query(_MARIADB_PROBE if self._mariadb else _MYSQL_PROBE)
-        readonly, *positions = self._raw._result.rows[0]
-        if self._mariadb:
-            # on a replica only what came from the primary: its own transactions are nobody's progress
-            return Reading(not readonly, MariadbGtid.parse(positions[0 if readonly else 1]))
-        return Reading(not readonly, MysqlGtids.parse(positions[0]))
+        readonly, name, *positions = self._raw._result.rows[0]
+        reign = None if readonly else str(name)
+        if not self._mariadb:
+            return Reading(not readonly, MysqlGtids.parse(positions[0]), reign=reign)
+        # on a replica only what came from the primary: its own transactions are nobody's progress
+        shown = positions[0 if readonly else 1]
+        return Reading(not readonly, MariadbGtid.parse(shown), reign=reign, follows=servers_in(shown))
+
+    async def reach(self, goal: Position, seconds: float) -> bool:
+        if not isinstance(goal, MariadbGtid if self._mariadb else MysqlGtids):
+            return False
+        # On a primary MariaDB's would wait in vain: it looks at what came from elsewhere. 0 is "reached",
+        # -1 and 1 are "not in time".
+        wait = "MASTER_GTID_WAIT" if self._mariadb else "WAIT_FOR_EXECUTED_GTID_SET"
+        await self._raw.query(f"SELECT {wait}('{goal}', {seconds:.3f})")
+        return bool(self._raw._result.rows[0][0] == 0)
 
     @property
     def unfinished(self) -> bool:

@@ -13,7 +13,7 @@ from router.drivers.postgresql_errors import translate
 from router.drivers.sockets import detached, keep_alive, peer_of
 from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
 from router.identifiers import quote
-from router.positions import Lsn
+from router.positions import Lsn, Position
 from router.rows import Column, Result, Row
 from router.statements import Dialect, Statement
 from router.tenants import Placement
@@ -31,15 +31,19 @@ _BIND = (
     "SELECT pg_catalog.set_config('search_path', $1, false), "
     "EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $2)"
 )
-# One text for both roles. received_tli is NULL without pg_monitor, and nobody needs it then.
+# One text for both roles. A replica's timelines: the one it receives, which only pg_monitor sees, and those
+# of its last restart point and of its last flush, which may be minutes old.
 _PROBE = (
     "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
     "ELSE pg_current_wal_insert_lsn() END - '0/0', CASE WHEN pg_is_in_recovery() "
-    "THEN (SELECT received_tli FROM pg_stat_wal_receiver) "
-    "ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END, "
+    "THEN ARRAY[(SELECT received_tli FROM pg_stat_wal_receiver), "
+    "(SELECT timeline_id FROM pg_control_checkpoint()), "
+    "(SELECT min_recovery_end_timeline FROM pg_control_recovery())] "
+    "ELSE ARRAY[('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int] END, "
     "(SELECT system_identifier FROM pg_control_system()), "
     "current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
 )
+_WAITS = 19  # the first major version that has WAIT FOR LSN
 _PREPARED = 200  # prepared statements kept per connection
 # How often a server at work looks whether its client is still there (PostgreSQL 14 and later).
 _CHECK = {"client_connection_check_interval": "5s"}
@@ -235,11 +239,27 @@ class PostgresqlConnection(Connection):
         row = await self._raw.fetchrow(_PROBE)
         if row is None:
             raise ConnectionLost("the server answered a probe with nothing")
-        standby, position, timeline, identity, block, segment = row
+        standby, position, timelines, identity, block, segment = row
         where: Lsn | None = None
         if position is not None:
             where = Lsn(int(position)) if standby else Lsn.of_insert(int(position), block, int(segment))
-        return Reading(not standby, where, timeline, None if identity is None else str(identity))
+        name = None if identity is None else str(identity)
+        if standby:
+            return Reading(
+                False, where, None, name, follows=frozenset(str(each) for each in timelines if each)
+            )
+        return Reading(True, where, timelines[0], name, str(timelines[0]))
+
+    async def reach(self, goal: Position, seconds: float) -> bool:
+        if not isinstance(goal, Lsn):
+            return False
+        if self._raw.get_server_version().major < _WAITS:
+            return await super().reach(goal, seconds)
+        # A position is syntax there, not a parameter; ours is made of two numbers. It must not run inside of
+        # a transaction that holds a snapshot, and does not: reads ask before they begin.
+        limit = max(int(seconds * 1000), 1)
+        answer = await self._raw.fetchval(f"WAIT FOR LSN '{goal}' WITH (TIMEOUT '{limit}ms', NO_THROW)")
+        return bool(answer == "success")
 
     async def close(self, timeout: float) -> None:
         await self._raw.close(timeout=timeout)

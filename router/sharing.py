@@ -1,0 +1,45 @@
+"""Share one question between all who ask at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """Ask again and again, one question after the other; who asks meanwhile shares the next one.
+
+    Not the one under way: its answer may have been made before what the caller wants to know of.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._running: asyncio.Task[T] | None = None
+        self._next: asyncio.Task[T] | None = None
+
+    @property
+    def tasks(self) -> tuple[asyncio.Task[T], ...]:
+        """Return the questions that are under way."""
+        return tuple(task for task in (self._running, self._next) if task is not None and not task.done())
+
+    async def answer(self) -> T:
+        """Return the answer to a question that was not asked before the call."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._turn(self._running))
+            self._next.add_done_callback(_heard)
+        return await asyncio.shield(self._next)  # who is cancelled leaves the answer to the others
+
+    async def _turn(self, before: asyncio.Task[T] | None) -> T:
+        if before is not None and not before.done():
+            await asyncio.wait((before,))
+        self._running, self._next = self._next, None
+        return await self._ask()
+
+
+def _heard(task: asyncio.Task[T]) -> None:
+    """Keep asyncio from logging an error whose listeners have all left."""
+    if not task.cancelled():
+        task.exception()
