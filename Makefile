@@ -5,10 +5,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: help setup demo test bench chaos check fix up down clean
+.PHONY: help setup demo test bench chaos consistency check fix up down clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Create .venv with the project and all its tools
 
@@ -45,6 +45,10 @@ bench: setup ## Measure beside peers: tables; ARGS="--json --quick" for one obje
 chaos: setup ## Break servers under load, each figure beside its limit; ARGS="--quick" within a minute, "--json"
 	@$(BIN)/python -m tests.servers.install >&2
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+consistency: setup ## Check what many users see through lag and failovers; ARGS="--quick" within a minute, "--seed 7"
+	@$(BIN)/python -m tests.servers.install >&2
+	@$(BIN)/python -m tests.consistency $(ARGS)
 
 up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
 	docker compose up --detach --wait

@@ -1,5 +1,6 @@
 """A MariaDB primary with a replica that follows by GTID."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -69,6 +70,32 @@ class MariadbServer(Server):
         """Make the replica a primary: it stops following and takes writes."""
         self.run("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = OFF")
 
+    def follow(self, primary: "MariadbServer") -> None:
+        """Follow a primary that has all that this server has; takes no writes any more, until a restart."""
+        user = "router_replication"
+        self.run(
+            "SET GLOBAL read_only = ON; SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos;"
+            f"CHANGE MASTER TO MASTER_HOST='{primary.host}', MASTER_PORT={primary.port}, "
+            f"MASTER_USER='{user}', MASTER_PASSWORD='{primary.password(user)}', MASTER_SSL=0, "
+            "MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos; START SLAVE"
+        )
+
+    def hold_back(self, seconds: float) -> None:
+        """Let the replica apply what was committed so long ago or earlier, in whole seconds; 0 for all."""
+        self.run(f"STOP SLAVE; CHANGE MASTER TO MASTER_DELAY = {math.ceil(seconds)}; START SLAVE")
+
+    def pause(self) -> None:
+        """Let the replica receive and not apply."""
+        self.run("STOP SLAVE SQL_THREAD")
+
+    def resume(self) -> None:
+        """Let a paused replica apply again."""
+        self.run("START SLAVE SQL_THREAD")
+
+    def cut_off(self) -> None:
+        """Let the replica follow nobody any more; it stays one, and applies what it has received."""
+        self.run("STOP SLAVE IO_THREAD")
+
     def wait_for(self, position: str, timeout: float) -> None:
         """Return when the server has applied up to ``position`` (GTID); raise after ``timeout`` seconds."""
         if self.run(f"SELECT MASTER_GTID_WAIT('{position}', {timeout})") != "0":
@@ -133,6 +160,21 @@ class MariadbCluster:
     def run(self, sql: str, database: str = "app") -> str:
         """Run SQL on the primary with all rights; return bare rows, columns apart by a tab."""
         return self.primary.run(sql, database)
+
+    def switch(self, new: MariadbServer) -> None:
+        """Stop all writes, wait until a replica has them all, promote it, and let the old primary follow."""
+        old = self.primary
+        old.run("FLUSH TABLES WITH READ LOCK; SET GLOBAL read_only = ON; UNLOCK TABLES")
+        new.hold_back(0)
+        new.wait_for(old.run("SELECT @@gtid_binlog_pos"), 30)
+        self.promote(new)
+        old.follow(new)
+
+    def promote(self, new: MariadbServer) -> None:
+        """Make a replica the primary, whatever it has received; the others follow whom they followed."""
+        new.promote()
+        self.replicas = [*(each for each in self.replicas if each is not new), self.primary]
+        self.primary = new
 
     def create_database(self, name: str) -> None:
         """Create a database; router_app may use every database."""

@@ -77,6 +77,36 @@ class PostgresqlServer(Server):
         """Make the replica a primary and return when it takes writes."""
         self.run("SELECT pg_promote(true, 30)")
 
+    def follow(self, primary: "PostgresqlServer") -> None:
+        """Follow another primary: a replica from now on, a stopped server as a replica once it is started."""
+        user = "router_replication"
+        address = f"host={primary.host} port={primary.port} user={user} password={primary.password(user)}"
+        self._set({"primary_conninfo": address, "primary_slot_name": ""})
+        self._cluster.folder.write(self.data / "standby.signal", "")
+
+    def hold_back(self, seconds: float) -> None:
+        """Let the replica apply what was committed so long ago or earlier; 0 for all at once."""
+        self._set({"recovery_min_apply_delay": f"{seconds * 1000:.0f}ms"})
+
+    def pause(self) -> None:
+        """Let the replica receive and not apply."""
+        self.run("SELECT pg_wal_replay_pause()")
+
+    def resume(self) -> None:
+        """Let a paused replica apply again."""
+        self.run("SELECT pg_wal_replay_resume()")
+
+    def cut_off(self) -> None:
+        """Let the replica follow nobody any more; it stays one, and as old as it is."""
+        self._set({"primary_conninfo": "", "primary_slot_name": ""})
+
+    def _set(self, settings: dict[str, str]) -> None:
+        """Change settings as ALTER SYSTEM would, also of a server that is stopped."""
+        with (self.data / "postgresql.auto.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        if self.running:
+            self.run("SELECT pg_reload_conf()")
+
     def wait_for(self, position: str, timeout: float) -> None:
         """Return when the server has replayed up to ``position`` (LSN); raise after ``timeout`` seconds."""
         question = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
@@ -148,6 +178,32 @@ class PostgresqlCluster:
     def run(self, sql: str, database: str = "app") -> str:
         """Run SQL on the primary with all rights; return bare rows, columns apart by ``|``."""
         return self.primary.run(sql, database)
+
+    def switch(self, new: PostgresqlServer) -> None:
+        """Stop the primary in order, which sends all it has, promote a replica, and let the others follow it.
+
+        Raises RuntimeError if the replica has not received everything.
+        """
+        old = self.primary
+        streams = "SELECT status = 'streaming' FROM pg_stat_wal_receiver"
+        wait_until(lambda: new.run(streams) == "t", 30, lambda: f"{new.name} does not follow {old.name}")
+        old.stop()
+        program = str(self.binaries / "pg_controldata")
+        env = {"PATH": search_path(self.binaries), "LC_ALL": "C"}
+        facts = run([program, "-D", str(old.data)], env, self.owner, old.home).splitlines()
+        end = next(line.split()[-1] for line in facts if line.startswith("Latest checkpoint location:"))
+        if new.run(f"SELECT pg_last_wal_receive_lsn() >= '{end}'") != "t":
+            raise RuntimeError(f"{new.name} has not received {end}, the end of {old.name}")
+        self.promote(new)
+        for replica in self.replicas:
+            replica.follow(new)
+        old.start()
+
+    def promote(self, new: PostgresqlServer) -> None:
+        """Make a replica the primary, whatever it has received; the others follow whom they followed."""
+        new.promote()
+        self.replicas = [*(each for each in self.replicas if each is not new), self.primary]
+        self.primary = new
 
     def create_database(self, name: str) -> None:
         """Create a database that router_app owns."""
