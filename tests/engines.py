@@ -61,27 +61,30 @@ class Engine:
         """Return the section of the cluster."""
         raise NotImplementedError
 
-    def config(
+    def config(self, *args: Any, **given: Any) -> Config:
+        """Return a configuration as :meth:`document` describes it."""
+        return parse(self.document(*args, **given), self.folder)
+
+    def document(
         self,
         tenants: tuple[str, ...] = TENANTS,
         *,
         connections: int = 4,
         cluster: dict[str, Any] | None = None,
         defaults: dict[str, Any] | None = None,
-    ) -> Config:
-        """Return a configuration of these tenants on one cluster named ``main``."""
+        keys: tuple[str, ...] = (),
+    ) -> dict[str, Any]:
+        """Return what describes these tenants on one cluster named ``main``; ``keys`` sign tokens."""
         section = {**self.cluster(), "connections": {"max": connections}, **(cluster or {})}
         listed = {tenant: {"tenant": tenant, "cluster": "main", **self.tenant(tenant)} for tenant in tenants}
         quick = {"retries": {"attempts": 3, "min_wait": "5ms", "max_wait": "50ms"}}
-        return parse(
-            {
-                "version": 1,
-                "clusters": {"main": section},
-                "defaults": {**quick, **(defaults or {})},
-                "tenants": listed,
-            },
-            self.folder,
-        )
+        return {
+            "version": 1,
+            "clusters": {"main": section},
+            "defaults": {**quick, **(defaults or {})},
+            "tenants": listed,
+            **({"tokens": {"keys": list(keys)}} if keys else {}),
+        }
 
     @contextlib.asynccontextmanager
     async def open(self, *args: Any, **given: Any) -> AsyncIterator[Router]:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from router import demo
+from router import demo, execution
+from router.causality import Causality
 from router.cli.app import app
 from router.cli.stage import JsonTeller
-from router.execution import Executor, Request
 from router.reasons import Reason
+from router.requests import Request
 from router.routing import Route, to_primary
+from router.steering import route_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,14 +84,12 @@ def test_demo_as_json_shows_every_kind_of_route() -> None:
 def test_demo_fails_if_reads_leave_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A router that sends every read to the primary makes the step of the reads fail, and the command."""
 
-    decide = Executor.decide
-
-    def timid(self: Executor, request: Request) -> Route:
+    def timid(request: Request, causality: Causality) -> Route:
         if request.read:
             return to_primary(request.target.backend.health.snapshot(), Reason.NO_REPLICA)
-        return decide(self, request)
+        return route_of(request, causality)
 
-    monkeypatch.setattr(Executor, "decide", timid)
+    monkeypatch.setattr(execution, "route_of", timid)
     found = CliRunner().invoke(app, ["demo"])
     assert found.exit_code == 1
     assert found.stdout.splitlines()[-1] == "demo: failed (step 3 Reads: every read went to a reader)"

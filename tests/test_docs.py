@@ -84,6 +84,7 @@ async def _opened(folder: Path) -> Any:
         {
             "version": 1,
             "clusters": {"main": {"engine": "sqlite", "primary": {"path": str(folder)}}},
+            "tokens": {"keys": ["for-the-pages-only"]},
             "tenants": {
                 "acme": {
                     "cluster": "main",

@@ -1,6 +1,7 @@
 """Health: who takes writes and who may be read, from answers to probes and from what requests meet."""
 
 import asyncio
+import math
 import random
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from router import errors, events
 from router.health import Health
-from router.positions import Lsn
+from router.positions import Lsn, MariadbGtid
 from router.servers import Rules
 from router.standing import Limits, Observation, Out
 from router.topology import Cluster, Node, Role
@@ -71,11 +72,15 @@ def unprobed(clock: Clock) -> Health:
 
 
 def primary(health: Health, clock: Clock, position: int, name: str = "primary", timeline: int = 1) -> None:
-    health.observed(name, Observation(clock.now, True, Lsn(position), timeline, "cluster"))
+    seen = Observation(clock.now, True, Lsn(position), timeline, "cluster", reign=str(timeline))
+    health.observed(name, seen)
 
 
-def replica(health: Health, clock: Clock, name: str, position: int, identity: str = "cluster") -> None:
-    health.observed(name, Observation(clock.now, False, Lsn(position), None, identity))
+def replica(
+    health: Health, clock: Clock, name: str, position: int, identity: str = "cluster", timeline: int = 1
+) -> None:
+    seen = Observation(clock.now, False, Lsn(position), None, identity, follows=frozenset({str(timeline)}))
+    health.observed(name, seen)
 
 
 def names(health: Health) -> tuple[str | None, tuple[str, ...]]:
@@ -100,6 +105,44 @@ def test_a_replica_that_cannot_be_reached_is_out_at_once(health: Health, clock: 
         ("r1", False, "unreachable"),
         ("r1", True, ""),
     ]
+
+
+async def test_a_replica_of_unknown_lag_is_asked_again_before_the_first_request(
+    clock: Clock, told: Told
+) -> None:
+    """MariaDB counts no bytes: who lacks a little in the first answer would be out until the next probe."""
+    health = Health(Cluster("main", "mariadb", PRIMARY, (R1,)), clock, probed=True, rng=Middle())
+    looking = asyncio.ensure_future(health.look(1.0))
+    await asyncio.sleep(0)
+
+    def answer(name: str, writable: bool, number: int) -> None:
+        health.observed(name, Observation(clock.now, writable, MariadbGtid({0: number})))
+
+    answer("primary", True, 7)
+    answer("r1", False, 6)
+    assert (health.known, health.interval) == (False, health.rules.quick)
+    clock.now += 0.05
+    answer("r1", False, 7)
+    assert health.known
+    assert names(health) == ("primary", ("r1",))
+    assert health.interval > health.rules.quick
+    await looking
+
+
+async def test_a_replica_that_stands_still_delays_the_first_request_by_little(clock: Clock) -> None:
+    """It may be late for good: after two quick probes the others serve."""
+    health = Health(Cluster("main", "mariadb", PRIMARY, (R1,)), clock, probed=True, rng=Middle())
+    looking = asyncio.ensure_future(health.look(1.0))
+    await asyncio.sleep(0)
+    health.observed("primary", Observation(clock.now, True, MariadbGtid({0: 7})))
+    for _ in range(3):
+        assert not health.known
+        health.observed("r1", Observation(clock.now, False, MariadbGtid({0: 6})))
+        clock.now += 0.1
+    health.observed("r1", Observation(clock.now, False, MariadbGtid({0: 6})))
+    assert health.known
+    assert names(health) == ("primary", ())
+    await looking
 
 
 def test_one_lost_connection_asks_and_does_not_judge(health: Health, told: Told) -> None:
@@ -221,12 +264,30 @@ def test_the_old_primary_returns_as_what_it_is(health: Health, clock: Clock) -> 
     primary(health, clock, 2000, "r1", timeline=2)
     clock.now += 2
     primary(health, clock, 1500, "primary", timeline=1)
-    replica(health, clock, "r2", 2000)
+    replica(health, clock, "r2", 2000, timeline=2)
     assert names(health) == ("r1", ("r2",))
     assert health.why_not(health.servers[0]) == Out.OBSOLETE
     primary(health, clock, 2000, "r1", timeline=2)
-    replica(health, clock, "primary", 2000)
+    replica(health, clock, "primary", 2000, timeline=2)
     assert names(health) == ("r1", ("primary", "r2"))
+
+
+def test_a_replica_must_be_known_to_follow_the_new_primary(health: Health, clock: Clock) -> None:
+    """One that stayed on the old history may show a higher number (fault case 9)."""
+    health.failed(PRIMARY, UNREACHABLE)
+    primary(health, clock, 2000, "r1", timeline=2)
+    clock.now += 2
+    primary(health, clock, 2500, "r1", timeline=2)
+    replica(health, clock, "r2", 2500)
+    assert names(health) == ("r1", ())
+    assert health.why_not(health.servers[2]) == Out.UNPROVEN
+    clock.now += 10
+    primary(health, clock, 3500, "r1", timeline=2)
+    replica(health, clock, "r2", 3500)
+    assert names(health) == ("r1", ("r2",)), "what had stayed behind would be late by now"
+    assert health.snapshot().current == -math.inf, "but no session counts on it"
+    replica(health, clock, "r2", 3500, timeline=2)
+    assert health.snapshot().current == clock.now
 
 
 def test_two_claims_of_the_same_standing_stop_all_writes(health: Health, clock: Clock, told: Told) -> None:

@@ -126,6 +126,8 @@ def test_connections_retries_transactions_and_slow_requests(dispatcher: Dispatch
     dispatcher.emit(events.RetryScheduled(1.0, "acme", "f1", REPLICA, "Deadlock", "40P01", 1, 0.1))
     dispatcher.emit(events.StatementsLeft(1.0, REPLICA, 3, "ConnectError"))
     dispatcher.emit(events.SlowRequest(1.0, finished(), 0.001))
+    dispatcher.emit(events.TokenIgnored(1.0, "acme", "main", "forged"))
+    dispatcher.emit(events.WriteLost(1.0, "acme", "main", certain=False))
     for kind in (events.TransactionCommitted, events.TransactionRolledBack, events.CommitUnknown):
         dispatcher.emit(kind(1.0, "acme", None, PRIMARY, 0.1, 2, False))
     node = "main/r1"
@@ -137,6 +139,8 @@ def test_connections_retries_transactions_and_slow_requests(dispatcher: Dispatch
     assert value(metrics, "retries_total", error="Deadlock") == 1
     assert value(metrics, "statements_left_total", node=node, error="ConnectError") == 3
     assert value(metrics, "slow_requests_total", cluster="main") == 1
+    assert value(metrics, "tokens_ignored_total", cluster="main", refusal="forged") == 1
+    assert value(metrics, "writes_lost_total", cluster="main", certain="no") == 1
     for outcome in ("committed", "rolled_back", "unknown"):
         assert value(metrics, "transactions_total", cluster="main", outcome=outcome) == 1
     assert [stats.failed for stats in dispatcher.stats()] == [0] * len(dispatcher.stats())

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from router.consistency import Consistency
+from router.consistency import Bounded, Consistency
+from router.frontier import Frontier
 from router.reasons import Reason
 from router.routing import Intent, Route, Snapshot, decide, decide_transaction, to_primary
 from router.topology import Node, Role
@@ -14,9 +15,12 @@ from router.topology import Node, Role
 PRIMARY = Node("p", "main", Role.PRIMARY, "db-1", 5432)
 REPLICAS = tuple(Node(f"r{i}", "main", Role.REPLICA, "db-2", 5432) for i in range(2))
 WITH = Snapshot(PRIMARY, REPLICAS)
+WROTE = Frontier()
+WROTE.note_write(1.0)
 WITHOUT = Snapshot(PRIMARY, ())
 AUTO, READONLY, TO_PRIMARY = Intent.AUTO, Intent.READONLY, Intent.PRIMARY
 EVENTUAL, SESSION, STRONG = Consistency.EVENTUAL, Consistency.SESSION, Consistency.STRONG
+LEVELS = (EVENTUAL, Bounded(seconds=1.0), SESSION, STRONG)
 
 NOT_READS = (
     Reason.WRITE,
@@ -58,7 +62,7 @@ def test_what_may_be_read_from_a_replica(
     verdict: Reason, intent: Intent, consistency: Consistency, wrote: bool, reason: Reason, role: Role
 ) -> None:
     """The caller's word, the consistency level and own writes decide in this order."""
-    route = decide(verdict, WITH, intent=intent, consistency=consistency, wrote=wrote)
+    route = decide(verdict, WITH, intent=intent, consistency=consistency, seen=WROTE if wrote else None)
     assert (route.reason, route.role) == (reason, role)
     assert route.candidates == (REPLICAS if role is Role.REPLICA else (PRIMARY,))
 
@@ -66,8 +70,8 @@ def test_what_may_be_read_from_a_replica(
 @pytest.mark.parametrize("verdict", NOT_READS)
 def test_doubt_goes_to_the_primary_and_keeps_its_reason(verdict: Reason) -> None:
     """Whatever is not proven a read goes to the primary, in every combination, and says why."""
-    for snapshot, consistency, wrote in itertools.product((WITH, WITHOUT), Consistency, (False, True)):
-        route = decide(verdict, snapshot, consistency=consistency, wrote=wrote)
+    for snapshot, consistency, seen in itertools.product((WITH, WITHOUT), LEVELS, (None, WROTE)):
+        route = decide(verdict, snapshot, consistency=consistency, seen=seen)
         assert route == Route((PRIMARY,), Role.PRIMARY, verdict)
 
 
@@ -79,7 +83,17 @@ def test_every_reason_of_a_statement_is_in_the_table() -> None:
         Reason.READ_TRANSACTION,
         Reason.DECLARED_PRIMARY,
         Reason.STRONG,
+        Reason.CAUGHT_UP,
+        Reason.CHECKED,
+        Reason.WAITED,
         Reason.OWN_WRITE,
+        Reason.SEEN_ON_PRIMARY,
+        Reason.READ_AHEAD,
+        Reason.TOKEN_AHEAD,
+        Reason.TOKEN_IGNORED,
+        Reason.OLD_REIGN,
+        Reason.WAIT_TIMED_OUT,
+        Reason.TOO_STALE,
         Reason.TRANSACTION,
         Reason.NO_REPLICA,
         Reason.REPLICA_FAILED,
@@ -92,22 +106,22 @@ def test_every_reason_of_a_statement_is_in_the_table() -> None:
 
 def test_every_route_agrees_with_itself() -> None:
     """In all combinations there is a candidate, of the role named, and a replica only by proof or word."""
-    everything = itertools.product(Reason, (WITH, WITHOUT), Intent, Consistency, (False, True))
-    for verdict, snapshot, intent, consistency, wrote in everything:
-        route = decide(verdict, snapshot, intent=intent, consistency=consistency, wrote=wrote)
+    everything = itertools.product(Reason, (WITH, WITHOUT), Intent, LEVELS, (None, WROTE))
+    for verdict, snapshot, intent, consistency, seen in everything:
+        route = decide(verdict, snapshot, intent=intent, consistency=consistency, seen=seen)
         assert route.candidates
         assert {node.role for node in route.candidates} == {route.role}
         if route.role is Role.REPLICA:
             assert verdict is Reason.READ or intent is READONLY
             assert consistency is not STRONG
-            assert not (wrote and consistency is SESSION)
+            assert not (seen and consistency is SESSION)
 
 
 def test_without_replicas_reads_go_to_the_primary() -> None:
     """No usable replica is a reason of its own; a stronger reason comes first."""
     assert decide(Reason.READ, WITHOUT) == to_primary(WITHOUT, Reason.NO_REPLICA)
     assert decide(Reason.READ, WITHOUT, consistency=STRONG).reason is Reason.STRONG
-    assert decide(Reason.READ, WITHOUT, wrote=True).reason is Reason.OWN_WRITE
+    assert decide(Reason.READ, WITHOUT, seen=WROTE).reason is Reason.NO_REPLICA, "whatever it has seen"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +140,7 @@ def test_transactions(
     snapshot: Snapshot, readonly: bool, consistency: Consistency, wrote: bool, reason: Reason
 ) -> None:
     """A transaction goes to the primary unless it is declared read-only and a replica would do for a read."""
-    route = decide_transaction(snapshot, readonly=readonly, consistency=consistency, wrote=wrote)
+    seen = WROTE if wrote else None
+    route = decide_transaction(snapshot, readonly=readonly, consistency=consistency, seen=seen)
     assert route.reason is reason
     assert route.role is (Role.REPLICA if reason is Reason.READ_TRANSACTION else Role.PRIMARY)

@@ -9,8 +9,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from router import Router, proving
-from router.execution import Affinity, Request
+from router.frontier import Frontier
+from router.requests import Request
 from router.statements import Dialect, parse
+from router.steering import choose, route_of
 from tests.bench import texts
 from tests.bench.arms.ours import TENANT, config
 from tests.bench.place import Node, Place
@@ -48,14 +50,14 @@ def _parts(router: Router) -> dict[str, Callable[[], object]]:
     executor = router._running()
     target = executor.target(TENANT, None)
     statement = target.backend.statements.of(texts.READ)
-    request = Request(target, Affinity(), "fetch_one", statement, (), 0.0)
+    request = Request(target, Frontier(), "fetch_one", statement, (), 0.0)
     request.verdict = proving.known(statement, target) or statement.verdict
-    route = executor.decide(request)
+    route = route_of(request, executor.causality)
     return {
         "lookup": lambda: executor.target(TENANT, None),
         "classify": lambda: proving.known(target.backend.statements.of(texts.READ), target),
-        "decide": lambda: executor.decide(request),
-        "choose": lambda: executor.choose(route, target, Affinity()),
+        "decide": lambda: route_of(request, executor.causality),
+        "choose": lambda: choose(route, target, Frontier()),
     }
 
 
@@ -73,7 +75,7 @@ async def _around(batches: int) -> dict[str, float]:
             target = executor.target(TENANT, None)
             (pool,) = target.pools.values()
             statement = target.backend.statements.of("SELECT 1")
-            request = Request(target, Affinity(), "fetch_one", statement, (), 0.0)
+            request = Request(target, Frontier(), "fetch_one", statement, (), 0.0)
             request.started, request.node = executor.clock(), target.backend.cluster.replicas[0]
 
             def lend() -> None:
@@ -91,13 +93,13 @@ async def _around(batches: int) -> dict[str, float]:
 def _whole(router: Router) -> Callable[[], object]:
     executor = router._running()
     target = executor.target(TENANT, None)
-    request = Request(target, Affinity(), "fetch_one", target.backend.statements.of(texts.READ), (), 0.0)
+    request = Request(target, Frontier(), "fetch_one", target.backend.statements.of(texts.READ), (), 0.0)
 
     def decide() -> object:
         found = executor.target(TENANT, None)
         request.verdict = proving.known(found.backend.statements.of(texts.READ), found) or request.verdict
-        request.affinity.replica = None  # each request is a new session
-        return executor.choose(executor.decide(request), found, request.affinity)
+        request.seen.replica = None  # each request is a new session
+        return choose(route_of(request, executor.causality), found, request.seen)
 
     return decide
 
