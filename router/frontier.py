@@ -62,6 +62,9 @@ class Frontier:
 
     def note_write(self, at: float) -> None:
         """Take note of a write that was answered at ``at``."""
+        if at < self.moment:  # by who is no primary any more, see steering.note
+            self.older = min(self.older, at)
+            return
         self.moment = self.wrote_at = at
         self.cause, self.vetted = _OWN_WRITE, _NOTHING
 
@@ -69,6 +72,8 @@ class Frontier:
         """Take note of a read on the primary, answered at ``at``: it saw what replicas may not have yet."""
         if at > self.moment:
             self.moment, self.cause, self.vetted = at, _SEEN, _NOTHING
+        elif at < self.moment:
+            self.older = min(self.older, at)
 
     def note_replica(self, node: Node, at: float) -> None:
         """Take note of a read on a replica, answered at ``at``."""

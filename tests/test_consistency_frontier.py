@@ -109,6 +109,14 @@ def test_to_start_over_keeps_what_the_new_primary_was_seen_to_have() -> None:
     assert (session.wrote_at, session.cause, session.since) == (9.0, Reason.OWN_WRITE, 9.0)
 
 
+def test_what_a_former_primary_answers_late_takes_nothing_back() -> None:
+    """It is noted as of the reign before, and what the session has seen of the new one stays required."""
+    for late in (Frontier.note_write, Frontier.note_primary):
+        session = seen(wrote=9.0)
+        late(session, 4.9)
+        assert (session.moment, session.since, session.before(5.0)) == (9.0, 4.9, 4.9)
+
+
 def test_the_later_of_two_pasts_does_not_hide_the_earlier() -> None:
     """What one session wrote before a failover is looked at although the other has written since."""
     session = seen(wrote=3.0)
