@@ -318,6 +318,7 @@ def test_interrupt_is_quiet() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        pipesize=4096,  # full before the demo ends, which then waits for its reader: it cannot end first
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         while "Tables" not in process.stdout.readline():
