@@ -208,6 +208,8 @@ class _Probe:
             if not task.done():
                 task.cancel()
                 self._reaper.adopt(task)
+            elif not task.cancelled():
+                task.exception()  # looked at, also where a cancellation leaves nobody to be told
         if not task.done() or task.cancelled():
             return None
         exc = task.exception()
