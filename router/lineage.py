@@ -37,7 +37,9 @@ class Lineage:
     def turn(self, new: Server, at: float) -> None:
         """Take note that ``new`` is another primary than the one before."""
         seen, before = new.seen, new.before
-        had = None if before is None or before.writable else before.position
+        # one that did not follow the primary before may show a high number of another history
+        followed = before is not None and not before.writable and self.followed_by(new)
+        had = before.position if before is not None and followed else None
         began = None if seen is None else seen.position
         self.bury(self._reign.name)
         self._turn = Turn(at, self._began, self._reign.name, had, began, self.history)

@@ -37,6 +37,7 @@ class Node:
 
     name: str
     log: list[int] = field(default_factory=list)  # ids of writes, in order
+    kept: list[int] = field(default_factory=list)  # what it will replay again, shown or not
     more: int = 0  # bytes that are no writes
     timeline: int = 1
     writable: bool = False
@@ -92,15 +93,18 @@ class Cluster:
                     node.more, node.timeline = source.more, source.timeline
 
     def crash(self, name: str, *, loses: int = 0, back: bool = True) -> None:
-        """End a server; when it is back it shows what it had before the last ``loses`` writes."""
+        """End a server; once it is back it shows for a while what it had ``loses`` writes before."""
         node = self.nodes[name]
         node.lives += 1
         node.up = back
-        node.log = node.log[: max(len(node.log) - loses, 0)]
+        if loses:
+            node.kept = max(node.kept, node.log, key=len)
+            node.log = node.log[: max(len(node.log) - loses, 0)]
 
     def promote(self, name: str, *, more: int = 3) -> None:
         """Let a replica take writes on a timeline of its own, which begins with ``more`` bytes."""
         node = self.nodes[name]
+        node.log = max(node.log, node.kept, key=len)  # before it takes writes it replays all that it has
         node.timeline = max(each.timeline for each in self.nodes.values()) + 1
         node.more, node.writable = node.more + more, True
 
@@ -176,7 +180,7 @@ class ReplicatingConnection(ScriptedConnection):
         return Reading(False, node.position, None, node.identity, follows=frozenset({reign}))
 
 
-class _Driver(ScriptedDriver):
+class ReplicatingDriver(ScriptedDriver):
     """Connect to the servers of a scripted cluster."""
 
     probes = True
@@ -228,7 +232,7 @@ def config(*, defaults: dict[str, Any] | None = None, keys: Iterable[str] = (), 
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Register a scripted cluster for one test."""
     made = Cluster()
-    monkeypatch.setitem(registry._registered, "replicating", lambda: _Driver(made))
+    monkeypatch.setitem(registry._registered, "replicating", lambda: ReplicatingDriver(made))
     yield made
 
 

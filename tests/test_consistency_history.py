@@ -130,10 +130,11 @@ def lineage(*asked: tuple[float, int]) -> Lineage:
     return made
 
 
-def promoted(made: Lineage, at: float, had: int | None, began: int, reign: str) -> Server:
-    """Let another server take over at ``at``; it had got to ``had`` and begins at ``began``."""
+def promoted(made: Lineage, at: float, had: int | None, began: int, reign: str, follows: str = "1") -> Server:
+    """Let another server take over at ``at``; it had got to ``had`` of a reign and begins at ``began``."""
     new = server(f"of-{reign}")
     new.before = None if had is None else replica(at - 1, had)
+    new.follows = frozenset({follows})
     new.seen = leader(at, began, reign)
     made.turn(new, at)
     made.reign(new)
@@ -183,9 +184,18 @@ def test_survival_of_two_failovers_is_not_judged_by_the_second() -> None:
     second = promoted(made, 5.0, 10, 12, "2")  # 3.0 is not known to have survived this
     second.seen = leader(6.0, 40, "2")
     made.led_by(second, 6.0)
-    promoted(made, 9.0, 40, 41, "3")  # this lost nothing of what it was asked for at 6.0
+    promoted(made, 9.0, 40, 41, "3", "2")  # this lost nothing of what it was asked for at 6.0
     assert made.survived(6.0)
     assert not made.survived(2.5)
+
+
+def test_nothing_survives_in_a_server_that_did_not_follow() -> None:
+    """It was left on another branch of history, and counts as far by other writes."""
+    made = lineage((1, 10), (3, 30))
+    promoted(made, 5.0, 30, 31, "2")
+    promoted(made, 9.0, 99, 100, "3", follows="1")
+    assert not made.survived(5.0)
+    assert made.received("2", Lsn(31)) is None
 
 
 def test_a_position_that_the_primary_has_not_reached_is_of_nobody() -> None:

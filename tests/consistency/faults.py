@@ -68,6 +68,13 @@ class Harm:
         await off_loop(self._cluster.switch, self._rng.choice(self._cluster.replicas))
         progress.failed_over(began, monotonic(), clean=True)
 
+    async def checkpoint(self, _: Progress) -> None:
+        """Let PostgreSQL write down what it would within minutes: which timeline a replica is on."""
+        await off_loop(self._cluster.run, "CHECKPOINT")
+        await asyncio.sleep(1.5 * LAG)  # the replica that is held back has to get there
+        for replica in self._cluster.replicas:
+            await off_loop(replica.run, "CHECKPOINT")
+
     async def lose(self, progress: Progress) -> None:
         """Promote a replica that has not received what the primary acknowledged last."""
         new = self._cluster.replicas[0]
@@ -94,15 +101,8 @@ def schedule(steps: list[Step], rounds: int) -> Faults:
 def postgresql(cluster: PostgresqlCluster, seed: int, rounds: int) -> Faults:
     """Return all that is done to PostgreSQL, short of what loses writes."""
     harm = Harm(cluster, random.Random(seed))
-    steps = [
-        harm.lag,
-        harm.pause,
-        harm.kill_replica,
-        harm.pause_all,
-        harm.switch,
-        harm.lag,
-        harm.kill_primary,
-    ]
+    before = [harm.lag, harm.pause, harm.kill_replica, harm.pause_all]
+    steps = [*before, harm.switch, harm.lag, harm.checkpoint, harm.kill_primary]
     return schedule(steps, rounds)
 
 

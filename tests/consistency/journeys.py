@@ -78,7 +78,7 @@ class Visit:
     """Run one session of a user."""
 
     def __init__(self, place: Place, journey: Journey, client: int) -> None:
-        self._place, self._journey = place, journey
+        self._place, self._journey, self._client = place, journey, client
         self._rng = random.Random(f"{place.plan.seed}/{journey.number}/{journey.stop}/{place.process}")
         self._number = next(place.sessions)
         _session.set(self._number)
@@ -154,8 +154,10 @@ class Visit:
     async def _operation(self) -> None:
         if self._rng.random() < self._journey.writes:
             await self._write()
-        else:
+        elif self._rng.random() < 0.95:
             await self._read()
+        else:
+            await self._glance()
 
     def _item(self) -> int:
         items = self._journey.items
@@ -222,6 +224,47 @@ class Visit:
                 level=level,
                 foreign=foreign,
             )
+
+    async def _glance(self) -> None:
+        """Read once without a session, after this one."""
+        place, tenant, item, number = (
+            self._place,
+            self._journey.tenant,
+            self._item(),
+            next(self._place.sessions),
+        )
+        past = Past(self._number, self._count)
+        place.note(Opening(number, place.process, self._client, tenant, monotonic(), (past,)))
+        after = self._session if place.plan.guarantees.tokens else None
+        found: list[tuple[str, int]] = []
+
+        async def work() -> None:
+            found.extend(
+                (row.tenant, row.number)
+                for row in await place.router.fetch_all(
+                    place.entries.select,
+                    {"item": item},
+                    tenant=tenant,
+                    after=after,
+                    consistency=self._given(Level.SESSION),
+                    timeout=_TIMEOUT,
+                )
+            )
+
+        _session.set(number)
+        began = monotonic()
+        outcome, error = await self._try(work)
+        ended = monotonic()
+        told = number in place.reports
+        _session.set(self._number)
+        own = tuple(each for owner, each in found if owner == tenant)
+        foreign = tuple(owner for owner, _ in found if owner != tenant)
+        place.did(
+            Operation(
+                number, place.process, tenant, Kind.READ, item, own, began, ended,
+                outcome, how="glance", reason=error, told=told, foreign=foreign,
+            )
+        )  # fmt: skip
 
     def _did(
         self,

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Stage:
     clients: int = 8  # in each process
     tell: Callable[[str, int, int], None] = lambda name, done, total: None
     tables: int = 0
-    kept: list[Path] = field(default_factory=list)  # files of histories that broke a promise
 
     def plan(self, engine: Engine | None = None, seed: int = 0, guarantees: Guarantees = ALL) -> Plan:
         """Return the plan of one more history."""
@@ -72,7 +71,7 @@ class Stage:
         )
 
     async def history(self, name: str, plan: Plan, total: int, harm: Faults = no_faults) -> "Checked":
-        """Make a history, check it, and keep it in a file if it breaks a promise."""
+        """Make a history and check it."""
         await prepare(plan, self.engine.key)
         await self.engine.settle()
 
@@ -91,7 +90,6 @@ class Stage:
         made.history.save(folder / f"{words}.jsonl")
         report = "\n\n".join(map(str, made.verdict.violations[:200]))
         (folder / f"{words}.txt").write_text(report)
-        self.kept.append(folder)
         return str(folder)
 
 
