@@ -233,6 +233,10 @@ class Health:
         server.asked = True
         server.before, server.seen = server.seen, seen
         server.follows |= seen.follows
+        if (
+            seen.took
+        ):  # a sample too: else a replica that was slow once is not chosen, and never gets a better one
+            self.succeeded(server.node, seen.took)
         if server.latest is None or seen.at > server.latest.at:
             server.latest = seen
         server.misses, server.refused, server.doubted = 0, "", False

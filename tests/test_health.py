@@ -145,6 +145,16 @@ async def test_a_replica_that_stands_still_delays_the_first_request_by_little(cl
     await looking
 
 
+def test_a_replica_that_was_slow_once_is_not_slow_for_ever(health: Health, clock: Clock) -> None:
+    """Who is not chosen gets no new figure from requests; probes take its latency back to what it is."""
+    health.succeeded(R1, 2.0)
+    for _ in range(30):
+        clock.now += 2
+        seen = Observation(clock.now, False, Lsn(1000), None, "cluster", follows=frozenset("1"), took=0.001)
+        health.observed("r1", seen)
+    assert health.load[R1].latency < 0.01
+
+
 def test_one_lost_connection_asks_and_does_not_judge(health: Health, told: Told) -> None:
     """Somebody may have ended a session; three in ten seconds are the server's."""
     for expected in ((R1, R2), (R1, R2), (R2,)):
