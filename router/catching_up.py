@@ -60,8 +60,10 @@ async def catch_up(
     if not ahead:
         return Reason.CHECKED
     until = min(asked + target.placement.settings.wait, deadline)
+    reign = health.snapshot().reign.began
     if await _wait(lease, health, ahead, until, limit):
-        return Reason.WAITED
+        # under another primary what was waited for may be lost: whoever comes back here looks at that first
+        return Reason.WAITED if health.snapshot().reign.began == reign else None
     seen.rests_until = clock() + _REST
     return None
 

@@ -135,6 +135,19 @@ async def test_questions_count_for_the_time_of_a_wait(takes: float) -> None:
     assert 0.05 < time.monotonic() - began < 0.06 + takes + 0.05
 
 
+async def test_a_replica_that_is_promoted_meanwhile_has_not_got_there() -> None:
+    """What it writes itself takes it past the position, without what that stood for."""
+
+    class Promoted(ScriptedConnection):
+        def __init__(self) -> None:
+            pass
+
+        async def probe(self) -> Reading:
+            return Reading(True, Lsn(9), 2, "cluster", "2")
+
+    assert not await Promoted().reach(Lsn(5), 0.02)
+
+
 async def test_no_time_is_no_question() -> None:
     """Nothing is asked where nothing may be waited for."""
     began = Slow.asked

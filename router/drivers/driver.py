@@ -217,13 +217,18 @@ class Connection(ABC):
         raise NotImplementedError("this engine is not probed")
 
     async def reach(self, goal: Position, seconds: float) -> bool:
-        """Wait until the server has reached ``goal``, at most ``seconds``; tell whether it has."""
+        """Wait until the replica has reached ``goal``, at most ``seconds``; tell whether it has.
+
+        One that is promoted meanwhile has not: what it reaches then is its own.
+        """
         clock = asyncio.get_running_loop().time
         pause, end = _FIRST_PAUSE, clock() + seconds
         while (left := end - clock()) > 0:  # the questions take time as well
             await asyncio.sleep(min(pause, left))
-            position = (await self.probe()).position
-            if position is not None and position.reached(goal):
+            reading = await self.probe()
+            if reading.writable:
+                return False
+            if reading.position is not None and reading.position.reached(goal):
                 return True
             pause = min(pause * 2, _LAST_PAUSE)
         return False
