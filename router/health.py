@@ -233,9 +233,7 @@ class Health:
         server.asked = True
         server.before, server.seen = server.seen, seen
         server.follows |= seen.follows
-        if (
-            seen.took
-        ):  # a sample too: else a replica that was slow once is not chosen, and never gets a better one
+        if seen.took < server.load.latency:  # else who was slow once is not chosen, and gets no better figure
             self.succeeded(server.node, seen.took)
         if server.latest is None or seen.at > server.latest.at:
             server.latest = seen
