@@ -1,7 +1,9 @@
 """Hold real replicas back, have servers asked, and wait for what they have."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 from router import Router
@@ -60,6 +62,20 @@ async def ask(router: Router, *names: str) -> None:
     names = names or tuple(server.node.name for server in backend.health.servers)
     for name in names:
         await backend._prober.ask(name)
+
+
+async def ask_until_current(router: Router, timeout: float = 10.0) -> None:
+    """Have servers probed until each replica was seen to have all that the primary had.
+
+    One round does not do: the primary writes to its log by itself (autovacuum, snapshots of running
+    transactions), and if that falls between the two answers, the replica is not known to have it.
+    """
+    health = router._backends["main"].health
+    async with asyncio.timeout(timeout):
+        await ask(router)
+        while any(each.current == -inf for each in health.snapshot().progress.values()):
+            await asyncio.sleep(0.02)
+            await ask(router)
 
 
 def routes(heard: Recorder) -> list[tuple[str, str]]:
