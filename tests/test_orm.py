@@ -141,6 +141,23 @@ async def test_it_joins_an_open_transaction(library: Router) -> None:
     assert await author_names(library) == ["orm", "text"]
 
 
+@pytest.mark.parametrize("core", [False, True], ids=["orm", "core"])
+async def test_what_was_open_before_stays_open(engine: Engine, items: str, core: bool) -> None:
+    """SQLAlchemy sets up a connection that it has never seen; that must not commit what is open on it."""
+    async with engine.open() as fresh:
+        session = fresh.session("acme")
+        with pytest.raises(ZeroDivisionError):
+            async with session.transaction() as tx:
+                await tx.execute(f"INSERT INTO {items} (name, amount) VALUES ('text', 1)")
+                if core:
+                    await tx.execute(sa.insert(sa.table(items, sa.column("name"))).values(name="core"))
+                else:
+                    async with session.orm() as orm:
+                        await orm.execute(sa.text(f"INSERT INTO {items} (name, amount) VALUES ('orm', 1)"))
+                raise ZeroDivisionError
+        assert await session.fetch_value(f"SELECT count(*) FROM {items}", primary=True) == 0
+
+
 async def test_savepoints_of_the_orm(library: Router) -> None:
     """begin_nested() is a savepoint: a violation inside undoes only that."""
     async with library.session("acme") as session, session.orm() as orm:

@@ -316,7 +316,10 @@ class SqliteDriver(Driver):
     def sqlalchemy_connection(self, dialect: Any, connection: Connection) -> Any:
         from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
-        return AsyncAdapt_aiosqlite_connection(dialect.loaded_dbapi, connection.driver_connection)
+        class Lent(AsyncAdapt_aiosqlite_connection):
+            isolation_level = None  # it is; to set it again would commit what is open
+
+        return Lent(dialect.loaded_dbapi, connection.driver_connection)
 
 
 def _pragma(raw: sqlite3.Connection, text: str) -> None:
