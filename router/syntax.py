@@ -119,7 +119,14 @@ def _table(table: exp.Table, dialect: Dialect) -> str:
     name = ".".join(
         part.name if part.args.get("quoted") and keep_case else part.name.lower() for part in parts
     )
-    return "" if len(parts) == 1 and _is_common(table, name, keep_case) else name
+    common = len(parts) == 1 and not _is_changed(table) and _is_common(table, name, keep_case)
+    return "" if common else name
+
+
+def _is_changed(table: exp.Table) -> bool:
+    """Tell whether a change is made to ``table``: that is a real one, whatever a WITH calls by its name."""
+    node: exp.Expr = table.parent if isinstance(table.parent, exp.Schema) else table
+    return node.arg_key == "this" and isinstance(node.parent, _CHANGES)
 
 
 def _is_common(table: exp.Table, name: str, keep_case: bool) -> bool:
