@@ -47,7 +47,7 @@ class Link:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
-            self._close(self._end.result() if self._end.done() else Break.CLOSE)
+            self.close(self._end.result() if self._end.done() else Break.CLOSE)
 
     async def _carry(self) -> None:
         """Connect to the server and carry bytes both ways; a server that refuses resets the client."""
@@ -74,7 +74,8 @@ class Link:
         elif not self._end.done():
             self._end.set_result(how)
 
-    def _close(self, how: Break) -> None:
+    def close(self, how: Break = Break.CLOSE) -> None:
+        """Close both sockets at once."""
         for end in self._ends:
             if how is Break.RESET:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)

@@ -57,7 +57,6 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._toxics: tuple[Toxic, ...] = ()
@@ -155,26 +154,29 @@ class Proxy:
             raise
         self.port = made.getsockname()[1]
         self._listener = made
-        self._accepting = self._loop.create_task(self._accept(made))
+        self._loop.add_reader(made, self._accept, made)
 
     async def _deafen(self) -> None:
-        if self._listener is None or self._accepting is None:
+        if self._listener is None:
             return
-        self._accepting.cancel()
-        await asyncio.wait((self._accepting,))
+        self._loop.remove_reader(self._listener)
         self._listener.close()
         self._listener = None
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._ever += 1
-            link = Link(self, client, self._statements())
-            self._links.add(link)
-            task = self._loop.create_task(self._serve(link))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        # not `sock_accept`: cancelled, it may have accepted one that nobody closes
+        try:
+            client, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._ever += 1
+        link = Link(self, client, self._statements())
+        self._links.add(link)
+        task = self._loop.create_task(self._serve(link))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, link: Link) -> None:
         try:
@@ -203,6 +205,8 @@ class Proxy:
             task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        for link in self._links:  # one that was cancelled before it began to run has closed nothing
+            link.close()
 
     async def _count(self) -> Traffic:
         return Traffic(
