@@ -189,6 +189,7 @@ async def test_a_stream_that_fails_tells_it(router: Router, heard: Recorder) -> 
 
 async def test_a_stream_is_bounded_by_its_timeout(router: Router, engine: Engine) -> None:
     """timeout holds for each batch."""
+    await router.fetch_value("SELECT 1", tenant="acme", readonly=True)  # opening has a limit of its own
     with pytest.raises(RouterError) as caught:
         async for _ in router.stream(engine.sleep(2), tenant="acme", timeout=0.1, readonly=True):
             pass
