@@ -21,9 +21,16 @@ from tests.engines import items as items
 from tests.engines import router as router
 from tests.engines import wanted
 from tests.faults.cluster import proxied as proxied
-from tests.servers import MariadbCluster, PostgresqlCluster, RedisServer, ServerMissing, watchdog
+from tests.servers import (
+    MariadbCluster,
+    MemcachedServer,
+    PostgresqlCluster,
+    RedisServer,
+    ServerMissing,
+    watchdog,
+)
 
-Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer)
+Started = TypeVar("Started", PostgresqlCluster, MariadbCluster, RedisServer, MemcachedServer)
 
 
 def start_or_skip(make: Callable[[], Started]) -> Started:
@@ -83,6 +90,14 @@ def mariadb() -> Iterator[MariadbCluster]:
 def redis() -> Iterator[RedisServer]:
     """Share a Redis server."""
     server = start_or_skip(RedisServer)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[MemcachedServer]:
+    """Share a memcached server."""
+    server = start_or_skip(MemcachedServer)
     yield server
     server.close()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiomcache
 import aiomysql
 import asyncpg
 import pymysql
@@ -23,6 +24,7 @@ from tests.servers import (
     CANARY,
     MariadbCluster,
     MariadbServer,
+    MemcachedServer,
     PostgresqlCluster,
     RedisServer,
     ServerMissing,
@@ -240,6 +242,20 @@ async def test_redis_answers_with_the_password_only(redis: RedisServer) -> None:
             await stranger.ping()
 
 
+# --- memcached -------------------------------------------------------------------------------------------
+
+
+async def test_memcached_keeps_values_and_the_shared_limits(memcached: MemcachedServer) -> None:
+    """A value comes back, the shared options are in force, and nothing listens on UDP."""
+    client = aiomcache.Client(memcached.host, memcached.port, pool_size=1)
+    assert await client.set(b"greeting", b"hello")
+    assert await client.get(b"greeting") == b"hello"
+    settings = await client.stats(b"settings")
+    assert (settings[b"maxbytes"], settings[b"item_size_max"]) == (b"134217728", b"1048576")
+    assert settings[b"udpport"] == b"0"
+    await client.close()
+
+
 # --- all of them -----------------------------------------------------------------------------------------
 
 
@@ -362,7 +378,7 @@ def test_compose_is_reachable_from_this_machine_only() -> None:
     ports = [port for service in _services().values() for port in service["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     published = [port.split(":")[1] for port in ports]
-    assert sorted(published) == ["33060", "33061", "54320", "54321", "54322", "63790"]
+    assert sorted(published) == ["21211", "33060", "33061", "54320", "54321", "54322", "63790"]
 
 
 def test_compose_gives_each_script_the_variables_it_reads() -> None:

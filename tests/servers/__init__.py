@@ -2,6 +2,7 @@
 
 from tests.servers.binaries import ServerMissing
 from tests.servers.mariadb import MariadbCluster, MariadbServer
+from tests.servers.memcached import MemcachedServer
 from tests.servers.passwords import CANARY
 from tests.servers.postgresql import PostgresqlCluster, PostgresqlServer
 from tests.servers.redis import RedisServer
@@ -10,6 +11,7 @@ __all__ = [
     "CANARY",
     "MariadbCluster",
     "MariadbServer",
+    "MemcachedServer",
     "PostgresqlCluster",
     "PostgresqlServer",
     "RedisServer",

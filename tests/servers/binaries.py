@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 HOW = (
-    "Run `make test` as root on a Debian-like system and it installs it, or put postgresql, mariadb-server "
-    "and redis-server of your system's packages on the PATH"
+    "Run `make test` as root on a Debian-like system and it installs it, or put postgresql, mariadb-server, "
+    "redis-server and memcached of your system's packages on the PATH"
 )
 
 

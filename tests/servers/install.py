@@ -20,6 +20,7 @@ _NEEDED = {
     "postgresql": ("postgres", "initdb", "pg_basebackup", "psql"),
     "mariadb-server": ("mariadbd",),
     "redis-server": ("redis-server",),
+    "memcached": ("memcached",),
     "pgbouncer": ("pgbouncer",),
 }
 _PROXIES = {"pgpool2": ("pgpool",)}  # only `make bench` compares with them
