@@ -21,7 +21,9 @@ class Functions(NamedTuple):
     effects: frozenset[str]  # changes something, or answers for this connection or this node only
     prefixes: tuple[str, ...]  # a name that begins so belongs to ``effects``
     passing: frozenset[str]  # of ``effects``: nothing outlasts the transaction on the connection
-    not_repeatable: frozenset[str]  # of ``safe``: may answer differently each time; never cache the result
+    not_repeatable: frozenset[
+        str
+    ]  # of ``safe``: the answer depends on more than the tables that a text names
     bare: frozenset[str]  # of ``safe``: called without parentheses
     words: frozenset[str]  # syntax: ``word (`` is no call, and no function can have the name unquoted
     operators: frozenset[str]  # operators of the server itself; empty where users cannot define any
@@ -144,9 +146,21 @@ _POSTGRESQL_BARE = _set("""
     localtime localtimestamp session_user system_user user
 """)
 _POSTGRESQL_NOT_REPEATABLE = _set("""
-    age clock_timestamp current_date current_time current_timestamp gen_random_uuid localtime
-    localtimestamp now pg_database_size pg_indexes_size pg_is_in_recovery pg_relation_size pg_sleep
-    pg_table_size pg_total_relation_size random statement_timestamp timeofday transaction_timestamp
+    age clock_timestamp col_description current_date current_role current_schemas current_setting
+    current_time current_timestamp current_user gen_random_uuid get_current_ts_config
+    has_any_column_privilege has_column_privilege has_database_privilege
+    has_foreign_data_wrapper_privilege has_function_privilege has_language_privilege
+    has_parameter_privilege has_schema_privilege has_sequence_privilege has_server_privilege
+    has_table_privilege has_tablespace_privilege has_type_privilege localtime localtimestamp mxid_age now
+    obj_description pg_client_encoding pg_database_size pg_function_is_visible pg_get_constraintdef
+    pg_get_expr pg_get_function_arg_default pg_get_function_arguments pg_get_function_identity_arguments
+    pg_get_function_result pg_get_functiondef pg_get_indexdef pg_get_partition_constraintdef
+    pg_get_partkeydef pg_get_ruledef pg_get_serial_sequence pg_get_triggerdef pg_get_userbyid
+    pg_get_viewdef pg_has_role pg_indexes_size pg_is_in_recovery pg_partition_root pg_relation_size
+    pg_sleep pg_table_is_visible pg_table_size pg_total_relation_size pg_type_is_visible random
+    row_security_active session_user shobj_description statement_timestamp system_user timeofday
+    to_regclass to_regcollation to_regnamespace to_regoper to_regoperator to_regproc to_regprocedure
+    to_regrole to_regtype transaction_timestamp txid_visible_in_snapshot user version
 """)
 # Reserved words and those that cannot name a function (catcode R and C of pg_get_keywords()); the servers'
 # own expressions among them (COALESCE, EXTRACT, XMLTABLE ...) have no effects.
@@ -241,8 +255,9 @@ _MYSQL_BARE = _set("""
     utc_date utc_time utc_timestamp
 """)
 _MYSQL_NOT_REPEATABLE = _set("""
-    aes_encrypt curdate current_date current_time current_timestamp curtime localtime localtimestamp now
-    rand random_bytes sleep sysdate unix_timestamp utc_date utc_time utc_timestamp uuid uuid_v4 uuid_v7
+    aes_encrypt curdate current_date current_role current_time current_timestamp current_user curtime
+    localtime localtimestamp now rand random_bytes session_user sleep sysdate system_user unix_timestamp
+    user utc_date utc_time utc_timestamp uuid uuid_v4 uuid_v7 validate_password_strength version
 """)
 # Reserved words of MySQL 8.4 and MariaDB 11 that may stand before a parenthesis. A stored function of such a
 # name can be called only with its database in front, and that is always a call here.
@@ -284,8 +299,11 @@ _SQLITE_PREFIXES = ("pragma_",)
 _SQLITE_PASSING = _set("changes last_insert_rowid total_changes readfile sqlite_log fsdir")
 _SQLITE_BARE = _set("current_date current_time current_timestamp")
 _SQLITE_NOT_REPEATABLE = _set("""
-    current_date current_time current_timestamp date datetime julianday random randomblob strftime time
-    timediff unixepoch
+    current_date current_time current_timestamp date datetime julianday pragma_collation_list
+    pragma_compile_options pragma_database_list pragma_foreign_key_list pragma_function_list
+    pragma_index_info pragma_index_list pragma_index_xinfo pragma_module_list pragma_pragma_list
+    pragma_table_info pragma_table_list pragma_table_xinfo random randomblob rtreecheck sqlite_offset
+    strftime time timediff unixepoch
 """)
 _SQLITE_WORDS = _set("""
     all and as asc between by case cast check collate constraint cross default desc distinct else end
