@@ -12,6 +12,7 @@ from typing import Any
 from router.addresses import Addresses
 from router.balancing import Policy, choose
 from router.budget import RetryBudget
+from router.cache.scope import Scope
 from router.drivers.driver import Connection, Driver, Endpoint, Login, Setup
 from router.errors import MissingExtra, StatementTimeout
 from router.health import Health
@@ -86,6 +87,12 @@ class Backend:
         self._addresses = Addresses(health, pools.relocate, rng)
         health.moved = pools.leave
         health.silent = pools.abort
+
+    @property
+    def users(self) -> str:
+        """Return who the cluster's requests are made as: what they may see depends on it."""
+        logins = {(each.writer.username, each.reader.username) for each in self._access.values()}
+        return "/".join(sorted({name for pair in logins for name in pair}))
 
     def choose(self, candidates: tuple[Node, ...]) -> Node:
         """Return the candidate to use now."""
@@ -170,6 +177,15 @@ class Backend:
         node = next(each.node for each in self.health.servers if each.node.name == name)
         return self._endpoint(node, self._database, access.monitor or access.login(node.role))
 
+    async def link(self, database: str, timeout: float = 1.0) -> Any:
+        """Return a driver's connection to the primary that belongs to no pool; the caller closes it.
+
+        Raises what connecting raises.
+        """
+        node = self.health.snapshot().primary or self.cluster.primary
+        endpoint = self._endpoint(node, database, self._access[node.name].login(node.role))
+        return (await self.driver.connect(endpoint, timeout)).driver_connection
+
     async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
         """Return a lease of a pool, whatever tenant its connection is bound to."""
         now = self.clock()
@@ -197,7 +213,7 @@ class Backend:
 class Target:
     """Hold what is known of one (tenant, schema), computed once per configuration generation."""
 
-    __slots__ = ("backend", "binding", "database", "holder", "limit", "placement", "pools")
+    __slots__ = ("backend", "binding", "caches", "database", "holder", "limit", "placement", "pools", "scope")
 
     def __init__(self, placement: Placement, backend: Backend) -> None:
         self.placement = placement
@@ -205,7 +221,10 @@ class Target:
         self.database, self.binding = backend.driver.locate(placement)
         self.holder = Holder(placement.tenant)  # of a connection while one statement runs
         self.pools: dict[Node, Pool] = {}
+        self.scope: Scope | None = None  # what the cache knows of it, once it was used
         settings = placement.settings
+        #: whether reads may be cached that do not ask for it
+        self.caches = bool(settings.cache_rules) or settings.cache_auto is not None
         self.limit = settings.acquire_timeout + settings.statement_timeout  # of a request that sets none
 
     def pool(self, node: Node) -> Pool:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from router import events
 from router.backend import Access, Backend
 from router.balancing import Policy
-from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
+from router.cache.broadcast import Alone, Broadcast, Nobody, OnLost, OnMessage
+from router.cache.cache import Cache
+from router.cache.envelope import Seal
+from router.cache.remote import Remote
+from router.cache.tier import Tier
+from router.config import CacheConfig, ClusterConfig, Config, LoginConfig, NodeConfig, RemoteCacheConfig
 from router.credentials import Credentials
 from router.drivers import tls
 from router.drivers.driver import Login, Setup
@@ -23,7 +29,7 @@ from router.pools.registry import Pools
 from router.servers import Rules
 from router.standing import Limits as Lateness
 from router.tokens import Tokens
-from router.topology import Cluster, Node, Role
+from router.topology import Cluster, Engine, Node, Role
 
 _QUICK = 0.1  # seconds between probes after a sign of change
 
@@ -201,6 +207,70 @@ def tokens(config: Config, wall: Callable[[], float]) -> Tokens | None:
     if config.tokens is None:
         return None
     return Tokens([key.resolve() for key in config.tokens.keys], config.tokens.lifetime, wall)
+
+
+def cache(config: Config, backends: Mapping[str, Backend], clocks: Clocks) -> Cache:
+    """Return the cache; it does nothing before it is used."""
+    given = config.cache
+    return Cache(
+        size=given.size,
+        entries=given.entries,
+        largest=given.largest,
+        broadcasts=partial(_broadcasts, config, backends, clocks.monotonic),
+        tier=None if given.remote is None or not given.size else _tier(given, given.remote, clocks),
+        clock=clocks.monotonic,
+    )
+
+
+def _tier(config: CacheConfig, remote: RemoteCacheConfig, clocks: Clocks) -> Tier:
+    """Return the tier that processes share; its connections follow when they are needed."""
+    return Tier(
+        Remote(
+            remote.url.resolve(),
+            prefix=remote.prefix,
+            limit=remote.wait,
+            largest=config.largest,
+            clock=clocks.monotonic,
+        ),
+        Seal(remote.key.resolve().reveal().encode()),
+        largest=config.largest,
+        clock=clocks.monotonic,
+        wall=clocks.wall,
+    )
+
+
+def _broadcasts(
+    config: Config,
+    backends: Mapping[str, Backend],
+    clock: Callable[[], float],
+    on_message: OnMessage,
+    on_lost: OnLost,
+) -> dict[str, Broadcast]:
+    """Return by what each cluster's writes are told to other processes."""
+    kind, remote = config.cache.broadcast, config.cache.remote
+    shared: Broadcast = Alone(clock) if kind == "alone" else Nobody()
+    if kind == "redis" and remote is not None and config.cache.size:
+        from router.cache.broadcast_redis import RedisBroadcast
+
+        shared = RedisBroadcast(
+            remote.url.resolve(), prefix=remote.prefix, clock=clock, on_message=on_message, on_lost=on_lost
+        )
+    found: dict[str, Broadcast] = dict.fromkeys(backends, shared)
+    if kind == "postgresql" and config.cache.size:
+        from router.cache.broadcast_postgresql import PostgresqlBroadcast
+
+        for name, backend in backends.items():
+            if backend.cluster.engine == Engine.POSTGRESQL:
+                database = config.clusters[name].database or _first_database(config, name)
+                found[name] = PostgresqlBroadcast(
+                    partial(backend.link, database), clock=clock, on_message=on_message, on_lost=on_lost
+                )
+    return found
+
+
+def _first_database(config: Config, cluster_name: str) -> str:
+    """Return the database that all processes meet in: NOTIFY is heard in one only."""
+    return min(each.database or "" for each in config.tenants.values() if each.cluster == cluster_name)
 
 
 def any_database(config: Config, cluster_name: str, executor: Executor) -> str:

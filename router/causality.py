@@ -66,7 +66,7 @@ class Causality:
             raise UsageError(
                 "after is a session of another tenant, whose writes this one never sees. Pass one of its own"
             ).at(tenant=target.placement.tenant)
-        seen.follow(other)
+        seen.follow(other, target.backend.health.snapshot().reign.began)
 
     def _follow_token(self, seen: Frontier, target: Target, text: str) -> None:
         if self._tokens is None:
@@ -79,8 +79,8 @@ class Causality:
 
     def _ignore(self, seen: Frontier, target: Target, refusal: Refusal) -> None:
         """Make a session see all that the primary has now, in place of what a token stands for."""
-        seen.moment = self._clock()
-        seen.cause = Reason.OLD_REIGN if refusal is Refusal.OLD_REIGN else Reason.TOKEN_IGNORED
+        old = refusal is Refusal.OLD_REIGN
+        seen.require(self._clock(), Reason.OLD_REIGN if old else Reason.TOKEN_IGNORED)
         placement = target.placement
         self._emit(events.TokenIgnored(self._wall(), placement.tenant, placement.cluster.name, str(refusal)))
 
@@ -113,13 +113,14 @@ class Causality:
         lost: list[bool] = []
         began = snapshot.reign.began
         if seen.since < began:  # first: a token that is ignored hides what the session had seen before
-            if not health.lineage.survived(seen.before(began)):
+            survived = health.lineage.survived
+            if not (survived(seen.since) and survived(seen.before(began))):
                 lost.append(False)
             seen.start_over(began)
         if seen.pending and (health.led or cluster.replicas_current):
             self._adopt(seen, target, snapshot, lost)
         elif seen.pending:  # no primary was seen yet: nobody can tell, but the first one will have it
-            seen.moment, seen.cause = self._clock(), Reason.TOKEN_AHEAD
+            seen.require(self._clock(), Reason.TOKEN_AHEAD)
         if seen.goal is not None:
             held = Point(cluster.name, None, seen.reign, seen.goal)
             refusal = self._refusal(held, target, snapshot, lost)
@@ -141,7 +142,9 @@ class Causality:
                 continue
             if point not in seen.carried:
                 seen.carried += (point,)
-            if point.position is not None and not target.backend.cluster.replicas_current:
+            if target.backend.cluster.replicas_current:  # every read sees it, but an older cached answer
+                seen.owed = max(seen.owed, seen.adopted_at)
+            elif point.position is not None:
                 seen.goal = point.position if seen.goal is None else seen.goal.union(point.position)
                 seen.reign = point.reign
 

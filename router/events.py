@@ -32,7 +32,7 @@ class RequestEvent(Event):
     sql: str  # as written, parameterised; never with values
     fingerprint: str  # same for statements that differ only in literals and white space
     kind: str  # read, write, ddl, ...
-    node: Node | None  # the last node contacted; None if none was
+    node: Node | None  # the last node contacted, None if none was; of a cached answer the one it came from
     role: Role
     reason: Reason
     attempts: int
@@ -224,3 +224,16 @@ class WriteLost(Event):
     tenant: str
     cluster: str
     certain: bool
+
+
+@dataclass(slots=True)
+class CacheNotWorthIt(Event):
+    """Tell, once an hour at most, that the cache does little for a tenant's reads, and why."""
+
+    tenant: str
+    lookups: int  # reads since the last look, at least a thousand
+    ratio: float  # of them the cache has answered
+    saved: float  # seconds of database time
+    spent: float  # seconds on reads that it has not answered
+    reason: str  # why most were not; see docs/cache.md
+    remedy: str  # the same in words, and what to do

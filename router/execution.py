@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
 
 from router import proving, retries
 from router.backend import Backend, Target
+from router.cache.cache import Cache
+from router.cache.marks import Writing
 from router.catching_up import catch_up, trusted
 from router.causality import Causality
 from router.dispatcher import Dispatcher
@@ -24,23 +25,24 @@ from router.home import Home
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
+from router.relating import begin, conclude, may_change_schema, not_written
 from router.requests import Request
 from router.retries import Verdict
 from router.routing import Route, to_primary
-from router.rows import Row
+from router.statements import Kind, Statement
 from router.steering import choose, fall_back, note, route_again, route_of
+from router.targets import Targets
 from router.telling import Teller
 from router.tenants import Catalog
 from router.tokens import Tokens
 from router.topology import Role
 
 # Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
-_PRIMARY = Role.PRIMARY
-_TARGETS = 100_000  # (tenant, schema) pairs kept resolved; past that the oldest is resolved anew
+_PRIMARY, _WRITE = Role.PRIMARY, Kind.WRITE
 
 
 class Executor:
-    """Run requests; owns nothing but the table of resolved targets."""
+    """Run requests; owns nothing."""
 
     def __init__(
         self,
@@ -51,33 +53,22 @@ class Executor:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: random.Random,
+        cache: Cache,
         tokens: Tokens | None = None,
     ) -> None:
-        self._catalog = catalog
-        self._backends = backends
+        self.cache = cache
         self.teller = Teller(dispatcher, clock, wall)
         self.clock = clock
         self.rng = rng
         self.home = Home()
         self.check_loop = self.home.check  # not a method that calls it: every request does
         self.causality = Causality(tokens, dispatcher.emit, clock, wall)
-        self._targets: dict[tuple[str, str | None], Target] = {}
+        targets = Targets(catalog, backends, cache)
+        self.target, self.scope = targets.of, targets.scope
 
-    # --- look-up and decision ----------------------------------------------------------------------------
-
-    def target(self, tenant: str, schema: str | None) -> Target:
-        """Return the target of (tenant, schema); raises UnknownTenant or UnknownSchema."""
-        try:
-            found = self._targets.get((tenant, schema))
-        except TypeError:  # not hashable, such as a list out of a JSON body; the catalog refuses it
-            found = None
-        if found is None:
-            placement = self._catalog.lookup(tenant, schema)
-            if len(self._targets) >= _TARGETS:
-                del self._targets[next(iter(self._targets))]
-            found = Target(placement, self._backends[placement.cluster.name])
-            self._targets[tenant, schema] = found
-        return found
+    def begin_write(self, target: Target, statement: Statement, writing: Writing | None) -> Writing | None:
+        """Mark what a statement is about to change, so that no cached answer outlives it."""
+        return begin(self.cache, target, self.scope(target), statement, writing)
 
     # --- one request -------------------------------------------------------------------------------------
 
@@ -97,6 +88,8 @@ class Executor:
             if request.seen.pending:
                 await self.causality.look_around(request.seen, request.target, request.deadline)
             request.verdict = proving.known(request.statement, request.target) or await proving.ask(request)
+            if self.cache.active and not request.read:
+                request.writing = self.begin_write(request.target, request.statement, None)
             route = route_of(request, self.causality)
             first: RouterError | None = None
             try:
@@ -106,16 +99,37 @@ class Executor:
             if first is not None:
                 value = await self._again(request, route, first)
         except RouterError as error:
+            if self.cache.active:
+                self._not_written(request, error)
             failure = request.describe(error)
         except BaseException as exc:
             self._may_have_written(request, None)  # cancelled: it may have been applied
+            if self.cache.active:
+                self._not_written(request, None)
             self.teller.failed(request, exc)
             raise
         else:
+            if self.cache.began > request.started and self.cache.active:
+                self._mark_late(request)
+            if request.writing is not None:
+                conclude(self.cache, self.scope(request.target), request.writing)
+                self.cache.committed(request.writing)
+                if request.statement.kind is not _WRITE and may_change_schema(request.statement):
+                    self.scope(request.target).forget()
             self.teller.finished(request, value)
             return value
         self.teller.failed(request, failure)
         raise failure
+
+    def _mark_late(self, request: Request) -> None:
+        """Mark what a statement may have changed that was sent before writes were taken note of."""
+        if request.writing is None and not request.read and self.cache.began > request.started:
+            request.writing = self.begin_write(request.target, request.statement, None)
+
+    def _not_written(self, request: Request, error: RouterError | None) -> None:
+        """Take note of a request that has failed; ``None``: it was cancelled."""
+        self._mark_late(request)
+        not_written(self.cache, self.scope(request.target), request, error)
 
     def _attempt(self, request: Request, route: Route) -> Coroutine[Any, Any, Any]:
         """Choose a node, take a connection if one is idle, and return the coroutine that does the rest.
@@ -212,6 +226,8 @@ class Executor:
             raise self._failed(late, request)
         sql = pool.driver.text_for(statement, connection.binding)
         deadlines, load = pool.deadlines, health.load[node]
+        if request.fill is not None:
+            request.fill.asks(request.target, now)
         deadlines.enter(connection, now + (most if most < limit else limit))
         load.in_flight += 1
         failure: RouterError
@@ -237,6 +253,10 @@ class Executor:
                 self._seen_on_primary(request, now + took)
             else:
                 request.seen.note_replica(node, now + took)
+            if request.fill is not None:
+                request.fill.answered(request.target, node, connection, now + took)
+            elif request.seen.shown is not None:
+                self._shown(request, now + took)
             return value
         finally:
             deadlines.leave(connection)
@@ -255,7 +275,7 @@ class Executor:
         load.in_flight += 1
         failure: RouterError
         try:
-            value = await self._send(lease, request, now)
+            value = await self.send(lease, request, now)
         except RouterError as error:
             failure = error
         else:
@@ -265,12 +285,24 @@ class Executor:
                 self._seen_on_primary(request, end)
             else:
                 request.seen.note_replica(node, end)
+            if request.seen.shown is not None:
+                self._shown(request, end)
             return value
         finally:
             lease.release()
             load.in_flight -= 1
             request.execute += self.clock() - now
         raise self._failed(failure, request)
+
+    def _shown(self, request: Request, at: float) -> None:
+        """Remember which tables the session was shown: no cached answer may take it back there."""
+        shown = request.seen.shown
+        if shown is not None and request.read:
+            places = self.scope(request.target).shows(request.statement)
+            if places is None:
+                shown.everything(at)
+            else:
+                shown.tables(places, at)
 
     def _failed(self, error: RouterError, request: Request) -> RouterError:
         """Take note of a failed attempt and return the error to raise."""
@@ -280,55 +312,8 @@ class Executor:
         self._may_have_written(request, failure)
         return failure
 
-    async def run_on(self, lease: Lease, request: Request) -> Any:
-        """Run a request on a lease that is already held, such as a transaction's; nothing is repeated."""
-        self.check_loop()
-        request.started = self.clock()
-        request.attempts = 1
-        failure: RouterError
-        try:
-            value = await self._send(lease, request, request.started)
-        except RouterError as error:
-            failure = request.describe(error)
-            if not lease.readonly:  # else a write that it refuses says nothing about the server
-                request.target.backend.health.failed(lease.pool.endpoint.node, error)
-        except BaseException as exc:
-            self.teller.failed(request, exc)
-            raise
-        else:
-            request.execute = self.clock() - request.started
-            proving.forget(request)
-            self.teller.finished(request, value)
-            return value
-        self.teller.failed(request, failure)
-        raise failure
-
-    async def stream_on(self, lease: Lease, request: Request, batch: int) -> AsyncGenerator[Row, None]:
-        """Yield the rows of a request from a cursor on a lease that is already held."""
-        self.check_loop()
-        request.started = self.clock()
-        request.attempts = 1
-        statement, connection = request.statement, lease.connection
-        connection.dirt = max(connection.dirt, statement.dirt)
-        limit = request.deadline - request.started
-        failure: RouterError | None = None
-        count = 0
-        sql = lease.pool.driver.text_for(statement, connection.binding)
-        try:
-            async with aclosing(lease.stream(sql, request.args, batch, limit)) as batches:
-                async for rows in batches:
-                    count += len(rows)
-                    for row in rows:
-                        yield row
-        except RouterError as error:
-            failure = request.describe(error)
-        request.execute = self.clock() - request.started
-        if failure is not None:
-            self.teller.failed(request, failure)
-            raise failure
-        self.teller.finished(request, count)
-
-    async def _send(self, lease: Lease, request: Request, now: float) -> Any:
+    async def send(self, lease: Lease, request: Request, now: float) -> Any:
+        """Send a request on a lease, within what time is left for it."""
         statement = request.statement
         most, limit = request.target.placement.settings.statement_timeout, request.deadline - now
         limit = most if most < limit else limit
@@ -390,6 +375,8 @@ class Executor:
         if verdict is Verdict.PRIMARY:
             request.target.backend.remember_refused(request.statement)
             request.verdict = Reason.REFUSED_BY_REPLICA  # a write after all: never repeat it unasked
+            if self.cache.active and request.writing is None:
+                request.writing = self.begin_write(request.target, request.statement, None)
             return to_primary(snapshot, Reason.REFUSED_BY_REPLICA)
         if request.role is Role.PRIMARY:
             return route_again(request, self.causality)

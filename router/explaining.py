@@ -6,6 +6,7 @@ from contextlib import suppress
 from math import inf
 
 from router import events, proving
+from router.backend import Target
 from router.consistency import Bounded, Consistency
 from router.errors import StaleReadError
 from router.execution import Executor
@@ -16,6 +17,7 @@ from router.reasons import Reason
 from router.requests import Request
 from router.routing import Progress, Route, Snapshot, decide, reached
 from router.servers import Server
+from router.statements import Statement
 from router.status import Explanation, Standing
 from router.steering import choose
 from router.tokens import Refusal
@@ -67,6 +69,7 @@ def explain(
     )
     choosy = after is not None or isinstance(request.consistency, Bounded)
     nodes = _nodes(request, snapshot, route) if choosy else ()  # before the session takes to the route's node
+    why, tables = _cacheable(executor, target, statement)
     return Explanation(
         tenant=placement.tenant,
         schema=placement.schema,
@@ -84,7 +87,23 @@ def explain(
         normalized=statement.normalized,
         notes=tuple(map(_note, told)),
         nodes=nodes,
+        cacheable=False if why else None if tables is None else True,
+        uncached=why,
+        ttl=None if why else executor.scope(target).lifetime(statement, None, request.started),
+        depends=tables or (),
     )
+
+
+def _cacheable(
+    executor: Executor, target: Target, statement: Statement
+) -> tuple[str, tuple[str, ...] | None]:
+    """Return why an answer is never cached, and else the tables that it depends on, if they are known."""
+    if not executor.cache.enabled:
+        return "off", None
+    found = executor.scope(target).reads(statement)
+    if isinstance(found, tuple):
+        return "", tuple(f"{each.schema}.{each.table}" for each in found)
+    return found or "", None
 
 
 def _note(event: events.Event) -> str:

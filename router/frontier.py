@@ -7,11 +7,11 @@ every position that the primary gives when it is asked after it; see :class:`rou
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from router.positions import Position
 from router.reasons import Reason
-from router.topology import Node
+from router.topology import Node, Role
 
 if TYPE_CHECKING:
     from router.tokens import Point
@@ -27,14 +27,17 @@ class Frontier:
         "adopted_at",
         "carried",
         "cause",
+        "former",
         "goal",
         "moment",
         "older",
+        "owed",
         "pending",
         "read_at",
         "reign",
         "replica",
         "rests_until",
+        "shown",
         "vetted",
         "wrote_at",
     )
@@ -42,7 +45,9 @@ class Frontier:
     def __init__(self) -> None:
         self.moment = -inf  # reads must see all that was committed before
         self.cause = _OWN_WRITE  # why
-        self.older = inf  # what one of the sessions that it follows had seen before
+        self.owed = -inf  # why cached answers from before do not do: a write of its own, or a lost token
+        self.older = inf  # what one of the sessions that it follows had seen before, the first of it
+        self.former = -inf  # and the last of it, before the present primary took over
         self.wrote_at = -inf  # when the last write was answered
         self.replica: Node | None = None  # that it reads from
         self.read_at = inf  # when it last read from there; inf: not yet
@@ -54,6 +59,7 @@ class Frontier:
         self.adopted_at = -inf  # when tokens were looked at
         self.pending: tuple[Point, ...] = ()  # of tokens, to be looked at once the cluster is known
         self.carried: tuple[Point, ...] = ()  # of tokens, to be handed on
+        self.shown: Any = None  # of each table: a Shown of router.cache, where reads are cached
 
     @property
     def wrote(self) -> bool:
@@ -62,8 +68,9 @@ class Frontier:
 
     def note_write(self, at: float) -> None:
         """Take note of a write that was answered at ``at``."""
+        self.owed = max(self.owed, at)
         if at < self.moment:  # by who is no primary any more, see steering.note
-            self.older = min(self.older, at)
+            self._note_older(at)
             return
         self.moment = self.wrote_at = at
         self.cause, self.vetted = _OWN_WRITE, _NOTHING
@@ -73,7 +80,10 @@ class Frontier:
         if at > self.moment:
             self.moment, self.cause, self.vetted = at, _SEEN, _NOTHING
         elif at < self.moment:
-            self.older = min(self.older, at)
+            self._note_older(at)
+
+    def _note_older(self, at: float) -> None:
+        self.older, self.former = min(self.older, at), max(self.former, at)
 
     def note_replica(self, node: Node, at: float) -> None:
         """Take note of a read on a replica, answered at ``at``."""
@@ -81,6 +91,28 @@ class Frontier:
             self.read_at = at
         elif at > self.moment:  # of two reads at the same time that went different ways
             self.moment, self.cause, self.vetted = at, _AHEAD, _NOTHING
+
+    def note_cached(self, node: Node, at: float, current: float) -> None:
+        """Take note of an answer from memory that ``node`` gave at ``at``.
+
+        All replicas have what was committed before ``current``.
+        """
+        if at <= self.moment:
+            return
+        if node.role is Role.REPLICA and at > current:
+            if self.replica is None:  # it has what it gave; the others may not yet
+                self.replica, self.read_at = node, at
+                return
+            if self.replica is node:
+                self.read_at = at if self.read_at == inf else max(self.read_at, at)
+                return
+        self.moment, self.cause, self.vetted = at, _AHEAD, _NOTHING
+
+    def require(self, at: float, cause: Reason) -> None:
+        """See from now on all that was committed before ``at``, wherever it was written."""
+        self.moment = at
+        self.owed = max(self.owed, at)
+        self.cause = cause
 
     def move(self, node: Node) -> None:
         """Read from another replica from now on; it must not be behind the one before."""
@@ -105,25 +137,40 @@ class Frontier:
 
     def before(self, began: float) -> float:
         """Return when it last saw something of the reign that ended at ``began``."""
-        return max(each for each in (self.moment, self.read_at, self.older) if -inf < each < began)
+        return max(each for each in self._moments() if -inf < each < began)
+
+    def _moments(self) -> tuple[float, ...]:
+        return self.moment, self.read_at, self.older, self.former
 
     def start_over(self, began: float) -> None:
         """Go on with what another primary has had since ``began``, when it took over."""
         if self.restarted() < began:
-            self.moment, self.cause = began, Reason.OLD_REIGN
+            self.require(began, Reason.OLD_REIGN)
         else:
             self.moment = self.restarted()
         if self.wrote_at < began:
             self.wrote_at = -inf
         self.replica, self.read_at, self.older, self.vetted = None, inf, inf, _NOTHING
+        self.former = -inf
 
-    def follow(self, other: Frontier) -> None:
-        """See from now on what another session of the same cluster has seen as well."""
+    def follow(self, other: Frontier, began: float = -inf) -> None:
+        """See from now on what another session of the same cluster has seen as well.
+
+        ``began`` is when the present primary took over: what either had seen last before must stay known.
+        """
         self.vetted = _NOTHING
+        moments = (*self._moments(), *other._moments())
+        self.former = max((each for each in moments if each < began), default=-inf)
         self.older = min(self.older, self.since, other.since)
         if other.moment > self.moment:
             self.moment, self.cause = other.moment, other.cause
         self.wrote_at = max(self.wrote_at, other.wrote_at)
+        self.owed = max(self.owed, other.owed)
+        if self.shown is not None:
+            if other.shown is None:
+                self.shown.everything(other.restarted())
+            else:
+                self.shown.follow(other.shown)
         self.pending += (*other.pending, *other.carried)
         if other.replica is not None and other.read_at < inf:
             if self.replica is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -12,15 +13,24 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from router import events
-from router.errors import CommitOutcomeUnknown, RouterError
+from router.errors import CommitOutcomeUnknown, RouterError, StatementError
 from router.outcomes import settle
+from router.requests import raw_statement
 from router.steering import note
 from router.units import Unit
+
+_PLACEHOLDER = re.compile(r"\$\d+|%s|\?")
 
 
 @lru_cache(maxsize=4096)
 def _fingerprint(sql: str) -> str:
     return hashlib.blake2b(sql.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _without_placeholders(sql: str) -> str:
+    """Return a text with the drivers' placeholders replaced, which only the drivers read."""
+    return _PLACEHOLDER.sub("1", sql)
 
 
 class Watcher:
@@ -33,11 +43,22 @@ class Watcher:
         """Emit RequestFinished for a statement of the ORM's."""
         unit = self._unit
         unit.statements += 1
+        if unit.executor.cache.active and not unit.readonly:
+            self._mark(sql)  # reads too: they may call what writes
         done = events.RequestFinished(*self._facts(sql, kind, seconds), rows)  # type: ignore[call-arg]
         unit.executor.teller.emit(done)
         threshold = unit.target.placement.settings.slow_query
         if seconds >= threshold:
             unit.executor.teller.emit(events.SlowRequest(done.at, done, threshold))
+
+    def _mark(self, sql: str) -> None:
+        """Mark what a statement has changed in the open transaction; others do not see it before its end."""
+        unit = self._unit
+        try:
+            statement = unit.target.backend.statements.of(_without_placeholders(sql))
+        except StatementError:
+            statement = raw_statement(sql, unit.target.backend.driver.dialect)
+        unit.mark(statement)
 
     def failed(self, sql: str, kind: str, seconds: float, error: RouterError) -> None:
         """Emit RequestFailed for a statement of the ORM's."""
@@ -76,6 +97,8 @@ class Watcher:
             unit.tell(events.CommitUnknown)
         else:
             unit.tell(events.TransactionCommitted if committed else events.TransactionRolledBack)
+        # an open unit of somebody else's goes on, and ends its writes itself
+        unit.ended(wrote=committed and not unit.readonly, unknown=unknown)
         unit.began = unit.executor.clock()
         unit.statements = 0
 

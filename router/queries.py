@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar, overload
 
 from router.consistency import Bounded, Consistency
@@ -25,9 +26,13 @@ class Options:
     consistency: Consistency | Bounded | None = None
     timeout: float | None = None
     idempotent: bool = False
+    cache: float | None = (
+        None  # seconds that an answer may be old; 0.0 for no cache, None for the tenant's rules
+    )
 
 
 PLAIN = Options()
+_CACHED: dict[float, Options] = {}  # a cached read takes as long as making these would
 
 
 def options(
@@ -37,15 +42,41 @@ def options(
     timeout: float | None = None,
     idempotent: bool = False,
     consistency: Level = None,
+    cache: float | None = None,
 ) -> Options:
     """Return the options of a call; one shared object where nothing was said."""
-    if not (readonly or primary or idempotent) and timeout is None and consistency is None:
+    if cache is not None:
+        cache = lifetime(cache)
+    if cache is None and not (readonly or primary or idempotent) and timeout is None and consistency is None:
         return PLAIN
     if readonly and primary:
         raise UsageError("readonly=True and primary=True contradict each other. Give one of them")
     intent = Intent.READONLY if readonly else Intent.PRIMARY if primary else Intent.AUTO
     asked = None if consistency is None else level(consistency, None)
-    return Options(intent, asked, seconds(timeout), idempotent)
+    return Options(intent, asked, seconds(timeout), idempotent, cache)
+
+
+def given_options(given: Mapping[str, Any]) -> Options:
+    """Return the options of a call that gave some."""
+    if len(given) == 1 and (ttl := given.get("cache")).__class__ is int:
+        known = _CACHED.get(ttl)
+        if known is None and len(_CACHED) < 1_000:
+            known = _CACHED[ttl] = options(cache=ttl)
+        if known is not None:
+            return known
+    return options(**given)
+
+
+def lifetime(cache: object) -> float:
+    """Return for how many seconds an answer may be taken from memory; 0.0 for never."""
+    if cache is False:
+        return 0.0
+    if cache is True or not isinstance(cache, int | float) or not 0 <= cache < inf:
+        raise UsageError(
+            f"cache is {cache!r}, but must be a number of seconds that the answer may be old. Leave it out "
+            "for the tenant's own rules, or give False to go to the database"
+        )
+    return float(cache)
 
 
 def seconds(timeout: float | None) -> float | None:
@@ -77,8 +108,9 @@ class Queries(ABC):
 
     Every method takes these options: ``readonly=True`` vouches that the statement is a read, ``primary=True``
     sends it to the primary, ``timeout`` bounds the whole request in seconds, ``idempotent=True`` says that
-    running it twice is harmless, ``consistency`` overrides the session's level. ``into`` is a dataclass, a
-    pydantic model or a msgspec Struct that each row becomes.
+    running it twice is harmless, ``consistency`` overrides the session's level. The fetch methods also take
+    ``cache``, the seconds that an answer may be old and come from memory, or False for never. ``into`` is a
+    dataclass, a pydantic model or a msgspec Struct that each row becomes.
 
     Raises the errors of ``router.errors``; a write without an answer is ``CommitOutcomeUnknown``.
     """
@@ -93,46 +125,50 @@ class Queries(ABC):
     async def fetch_all(
         self, sql: Any, params: Params = None, *, into: type[T], readonly: bool = ..., primary: bool = ...,
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
+        cache: float | None = ...,
     ) -> list[T]: ...  # fmt: skip
     @overload
     async def fetch_all(
         self, sql: Any, params: Params = None, *, into: None = ..., readonly: bool = ..., primary: bool = ...,
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
+        cache: float | None = ...,
     ) -> list[Row]: ...  # fmt: skip
     async def fetch_all(
         self, sql: Any, params: Params = None, *, into: type[Any] | None = None, **given: Any
     ) -> list[Any]:
         """Run a statement and return all its rows."""
         make = None if into is None else converter(into)  # a mistake must show before the statement runs
-        rows: list[Any] = await self._run("fetch_all", sql, params, options(**given) if given else PLAIN)
+        rows: list[Any] = await self._run("fetch_all", sql, params, given_options(given) if given else PLAIN)
         return rows if make is None else list(map(make, rows))
 
     @overload
     async def fetch_one(
         self, sql: Any, params: Params = None, *, into: type[T], readonly: bool = ..., primary: bool = ...,
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
+        cache: float | None = ...,
     ) -> T | None: ...  # fmt: skip
     @overload
     async def fetch_one(
         self, sql: Any, params: Params = None, *, into: None = ..., readonly: bool = ..., primary: bool = ...,
         timeout: float | None = ..., idempotent: bool = ..., consistency: Level = ...,
+        cache: float | None = ...,
     ) -> Row | None: ...  # fmt: skip
     async def fetch_one(
         self, sql: Any, params: Params = None, *, into: type[Any] | None = None, **given: Any
     ) -> Any:
         """Run a statement and return its first row, or ``None`` if it has none."""
         make = None if into is None else converter(into)  # a mistake must show before the statement runs
-        row = await self._run("fetch_one", sql, params, options(**given) if given else PLAIN)
+        row = await self._run("fetch_one", sql, params, given_options(given) if given else PLAIN)
         return row if make is None or row is None else make(row)
 
     async def fetch_value(self, sql: Any, params: Params = None, **given: Any) -> Any:
         """Run a statement and return the first column of its first row, or ``None`` if it has no row."""
-        row = await self._run("fetch_one", sql, params, options(**given) if given else PLAIN)
+        row = await self._run("fetch_one", sql, params, given_options(given) if given else PLAIN)
         return None if row is None else row[0]
 
     async def execute(self, sql: Any, params: Params = None, **given: Any) -> Result:
         """Run a statement and return its :class:`~router.rows.Result`: row count, generated key, rows."""
-        result: Result = await self._run("execute", sql, params, options(**given) if given else PLAIN)
+        result: Result = await self._run("execute", sql, params, given_options(given) if given else PLAIN)
         return result
 
     async def execute_many(self, sql: Any, params: Iterable[Mapping[str, object]], **given: Any) -> int:

@@ -16,6 +16,8 @@ class Reason(StrEnum):
     CHECKED = "checked"  # a replica that was asked first, and had it
     WAITED = "waited"  # a replica that had it after a short wait
     LATE_REPLICA = "late_replica"  # an eventual read while there is no primary and every replica is late
+    # to no node
+    CACHED = "cached"  # answered from memory
     # to the primary, because of the statement
     WRITE = "write"  # INSERT, UPDATE, DELETE, MERGE, REPLACE, COPY ...
     DDL = "ddl"  # changes the schema

@@ -11,6 +11,7 @@ from typing import Any
 
 from router import retries
 from router.backend import Target
+from router.cache.marks import Writing
 from router.consistency import Bounded, Consistency
 from router.errors import (
     CommitOutcomeUnknown,
@@ -19,6 +20,7 @@ from router.errors import (
     RouterError,
     StatementError,
 )
+from router.filling import Fill
 from router.frontier import Frontier
 from router.lexer import check_characters
 from router.pooling import refusal
@@ -59,6 +61,8 @@ class Request:
     acquire: float = 0.0
     execute: float = 0.0
     tried: tuple[Node, ...] = ()
+    fill: Fill | None = None  # what is noted so that the answer can be kept
+    writing: Writing | None = None  # what is marked as being written
     since: float = inf  # a replica's connection that is younger must be asked first how far its server is
 
     @property

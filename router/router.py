@@ -15,15 +15,21 @@ from typing import Any, Self
 
 from router import building
 from router.backend import Backend
+from router.cache.cache import Cache
+from router.cache.metrics import CacheMetrics
+from router.cache.status import status_of
 from router.causality import After
 from router.config import Config, load
 from router.dispatcher import Dispatcher
 from router.drivers.registry import engines
-from router.errors import RouterClosed, RouterError
+from router.errors import RouterClosed
+from router.events import PrimaryChanged
 from router.execution import Executor
 from router.explaining import explain
+from router.handle import CacheHandle
 from router.home import Home, tell_when_forked
 from router.metrics import Metrics
+from router.pinging import ping
 from router.pools.registry import Pools
 from router.queries import Level, Params, options, seconds
 from router.rows import Result, Row
@@ -62,6 +68,7 @@ class Router:
         self._executor: Executor | None = None
         self._backends: dict[str, Backend] = {}
         self._pools: Pools | None = None
+        self._cache: Cache | None = None
         self._home: Home | None = None
         self._ending: asyncio.Future[int] | None = None  # since close() was called
 
@@ -94,6 +101,7 @@ class Router:
         clocks = building.Clocks(self._clock, self._wall)
         self._backends.update(building.backends(self._config, self._pools, emit, clocks, self._rng))
         clusters = {name: backend.cluster for name, backend in self._backends.items()}
+        cache = self._cache = building.cache(self._config, self._backends, clocks)
         self._executor = Executor(
             Catalog(self._config.tenants, clusters),
             self._backends,
@@ -101,10 +109,14 @@ class Router:
             clock=self._clock,
             wall=self._wall,
             rng=self._rng,
+            cache=cache,
             tokens=building.tokens(self._config, self._wall),
         )
         self._home = self._executor.home
         tell_when_forked(self)
+        self.metrics.registry.register(CacheMetrics(cache, self._clock))
+        self.dispatcher.subscribe(PrimaryChanged, partial(_renew, cache))
+        await cache.start()
 
     async def close(self, grace: float = _GRACE) -> int:
         """Refuse new work, wait ``grace`` seconds for running requests, close everything.
@@ -120,15 +132,17 @@ class Router:
             self._home.check()
         self._ending = asyncio.get_running_loop().create_future()
         self._executor = None
-        pools, backends = self._pools, self._backends.values()
+        pools, backends, cache = self._pools, self._backends.values(), self._cache
         try:
-            if pools is not None:
+            if pools is not None and cache is not None:
+                cache.rest()
                 await asyncio.gather(*(backend.close() for backend in backends))
                 await pools.close(grace)
+                await cache.close()
             await self.dispatcher.aclose()
         except BaseException:
-            if pools is not None:
-                _cut(self._backends, pools)
+            if pools is not None and cache is not None:
+                _cut(self._backends, pools, cache)
             raise
         finally:
             self._ending.set_result(pools.leftovers if pools is not None else 0)
@@ -158,7 +172,7 @@ class Router:
             if home.loop is None or home.loop.is_closed():
                 pools.detach(home.refusal)
             else:  # the collector may run in any thread
-                home.loop.call_soon_threadsafe(_cut, self._backends, pools)
+                home.loop.call_soon_threadsafe(_cut, self._backends, pools, self._cache)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -304,6 +318,11 @@ class Router:
         """
         return self._running().causality.merge(tokens)
 
+    @property
+    def cache(self) -> CacheHandle:
+        """Return what can be asked of the cache: ``invalidate``, ``flush``, ``stats`` and more."""
+        return CacheHandle(self._running())
+
     # --- looking -----------------------------------------------------------------------------------------
 
     def explain(
@@ -343,57 +362,35 @@ class Router:
         )
 
     def status(self) -> Status:
-        """Return nodes, pools and listeners as they are now."""
+        """Return nodes, pools, listeners and the cache as they are now."""
         nodes = tuple(
             node_status(backend.health, server)
             for backend in self._backends.values()
             for server in backend.health.servers
         )
         pools = self._pools.status() if self._pools is not None else ()
-        return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants))
+        cache = None if self._executor is None else status_of(self._executor.cache)
+        return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants), cache)
 
     async def ping(self, *, timeout: float = 5.0) -> tuple[Ping, ...]:
         """Ask every node for an answer, primaries first, each within ``timeout`` seconds."""
         executor = self._running()
         executor.check_loop()
         seconds(timeout)
+        databases = {name: building.any_database(self._config, name, executor) for name in self._backends}
+        return await ping(self._backends, databases, timeout)
 
-        async def ping(name: str, backend: Backend) -> list[Ping]:
-            database = building.any_database(self._config, name, executor)
-            # the primary first: it creates the file of a new SQLite database, which its readers need
-            first, *others = backend.health.nodes
-            answer = await self._ping(executor, backend, database, first, timeout)
-            asked = [self._ping(executor, backend, database, node, timeout) for node in others]
-            return [answer, *await asyncio.gather(*asked)]
 
-        answers = await asyncio.gather(*(ping(*each) for each in self._backends.items()))
-        return tuple(answer for each in answers for answer in each)
-
-    async def _ping(
-        self, executor: Executor, backend: Backend, database: str, node: Any, timeout: float
-    ) -> Ping:
-        started = self._clock()
-        error: str | None = None
-        try:
-            pool = backend.pool(node, database)
-            lease = await backend.lease_unbound(pool, started + timeout, timeout)
-            try:
-                await lease.run("control", "SELECT 1", max(started + timeout - self._clock(), 0.001))
-            finally:
-                lease.release()
-        except RouterError as exc:
-            error = str(exc)
-        seconds = self._clock() - started
-        return Ping(
-            backend.cluster.name, node.name, node.role.value, node.address, error is None, seconds, error
-        )
+def _renew(cache: Cache, event: PrimaryChanged) -> None:
+    cache.broadcasts[event.cluster].renew()
 
 
 def _suspect(backends: dict[str, Backend], node: Node) -> None:
     backends[node.cluster].health.suspect(node)
 
 
-def _cut(backends: dict[str, Backend], pools: Pools) -> None:
+def _cut(backends: dict[str, Backend], pools: Pools, cache: Cache) -> None:
+    cache.cancel()
     for backend in backends.values():
         backend.cancel()
     pools.cut()

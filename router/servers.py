@@ -51,7 +51,13 @@ class Server:
     @classmethod
     def of(cls, node: Node) -> Self:
         """Return what is known before anybody has asked: the configured role."""
-        return cls(node, {role: node if role is node.role else node.in_role(role) for role in Role})
+        return cls(
+            node,
+            {
+                role: node if role is node.role else node.in_role(role)
+                for role in (Role.PRIMARY, Role.REPLICA)
+            },
+        )
 
     @property
     def claims(self) -> bool:

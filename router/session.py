@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from router import proving, retries
 from router.backend import Target
+from router.cache.shown import Shown
+from router.caching import read
 from router.causality import After
 from router.consistency import Bounded, Consistency
-from router.errors import CommitOutcomeUnknown, RouterClosed, RouterError, TransactionStateError
+from router.errors import (
+    CommitOutcomeUnknown,
+    RouterClosed,
+    RouterError,
+    TransactionStateError,
+    UsageError,
+)
 from router.execution import Executor
 from router.frontier import Frontier
 from router.pools.lease import Lease
 from router.queries import Level, Options, Params, PreparedStatement, Queries, level, seconds
 from router.reasons import Reason
-from router.requests import Request, request_for
+from router.requests import Request, raw_statement, request_for
 from router.retries import Verdict
 from router.rows import Row
 from router.transaction import Transaction
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 _BOUNDED = Consistency.BOUNDED
+_FETCHES = frozenset({"fetch_all", "fetch_one"})
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -67,6 +76,8 @@ class Session(Frontier, Queries):
         self._context_id = context_id
         self._transaction: Transaction | None = None
         self._closed = False
+        if executor.cache.active:
+            self.shown = Shown()
         if after is not None:
             executor.causality.follow(self, target, after)
 
@@ -150,6 +161,22 @@ class Session(Frontier, Queries):
             self._check_open()
         if self._transaction is not None and (open_ := self._current()) is not None:
             return open_._run(verb, sql, params, given)
+        if given.cache is not None or self._target.caches:
+            if verb in _FETCHES and sql.__class__ is str:
+                return read(
+                    self._executor,
+                    self._target,
+                    self,
+                    verb,
+                    sql,
+                    params,
+                    given,
+                    self._consistency,
+                    self._context_id,
+                    self._request,
+                )
+            if given.cache and verb not in _FETCHES:
+                raise UsageError(f"cache= is for what fetches rows, not for {verb}()").at(tenant=self.tenant)
         return self._executor.run(self._request(verb, sql, params, given))
 
     def _request(self, verb: str, sql: Any, params: Any, given: Options) -> Request:
@@ -323,6 +350,8 @@ class Session(Frontier, Queries):
         unit = self._unit(readonly, None, None)
         await unit.open(begin=False)
         unit.lease.broken = "lent"
+        if self._executor.cache.active and not readonly:
+            unit.mark(raw_statement("(lent)", self._target.backend.driver.dialect))
         try:
             yield unit.lease
         finally:

@@ -85,7 +85,10 @@ class Statement:
         return [self.bind(each) for each in params]
 
     def repeatable(self) -> bool:
-        """Tell whether the same data always give the same answer: it asks no clock and no chance."""
+        """Tell whether the same data always give the same answer.
+
+        It asks no clock and no chance, and not who asks, on which node, or what the catalog says.
+        """
         return self.functions.isdisjoint(FUNCTIONS[self.dialect].not_repeatable)
 
     def __repr__(self) -> str:

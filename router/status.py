@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.cache.status import CacheStatus
 from router.dispatcher import ListenerStats
 from router.health import Health
 from router.pools.bounds import PoolStatus
@@ -42,6 +43,10 @@ class Explanation:
     normalized: str
     notes: tuple[str, ...]  # what became of tokens that could not be used
     nodes: tuple[Standing, ...]  # with ``after`` or bounds: which of them the read may use
+    cacheable: bool | None  # whether an answer may be cached; None: the database's catalog was not asked
+    uncached: str  # why not; "" if it may be
+    ttl: float | None  # seconds for which a rule of the tenant's has it cached
+    depends: tuple[str, ...]  # tables whose change ends a cached answer, where the catalog was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Status:
     pools: tuple[PoolStatus, ...]
     listeners: tuple[ListenerStats, ...]
     tenants: int
+    cache: CacheStatus | None  # while the router is open
 
 
 def node_status(health: Health, server: Server) -> NodeStatus:

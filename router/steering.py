@@ -30,7 +30,7 @@ def route_of(request: Request, causality: Causality) -> Route:
     target, seen, consistency = request.target, request.seen, request.consistency
     snapshot = target.backend.health.snapshot()
     if seen.vetted[0] is not snapshot:
-        _settle(target, seen, snapshot, causality)
+        settle(target, seen, snapshot, causality)
     route = decide(
         request.verdict,
         snapshot,
@@ -50,7 +50,7 @@ def route_of(request: Request, causality: Causality) -> Route:
     return route
 
 
-def _settle(target: Target, seen: Frontier, snapshot: Snapshot, causality: Causality) -> None:
+def settle(target: Target, seen: Frontier, snapshot: Snapshot, causality: Causality) -> None:
     """Look at tokens, and at what a change of the primary has made of what the session has seen."""
     began = snapshot.reign.began
     if seen.goal is not None or seen.pending or (began > -inf and seen.since < began):
@@ -61,7 +61,7 @@ def route_again(request: Request, causality: Causality) -> Route:
     """Return the route to the primary of a request that failed there; another may lead by now."""
     target, seen = request.target, request.seen
     snapshot = target.backend.health.snapshot()
-    _settle(target, seen, snapshot, causality)
+    settle(target, seen, snapshot, causality)
     return to_primary(snapshot, request.reason)
 
 
@@ -80,7 +80,7 @@ def route_of_unit(
     Raises StaleReadError as :func:`route_of` does.
     """
     snapshot = target.backend.health.snapshot()
-    _settle(target, seen, snapshot, causality)
+    settle(target, seen, snapshot, causality)
     route = decide_transaction(
         snapshot,
         readonly=readonly,
@@ -109,7 +109,7 @@ def fall_back(target: Target, seen: Frontier, reason: Reason, causality: Causali
             f"({reason}), and freshness.otherwise is error. Try again later, or read with primary=True"
         )
     snapshot = health.snapshot()
-    _settle(target, seen, snapshot, causality)  # another may lead since the read began to wait
+    settle(target, seen, snapshot, causality)  # another may lead since the read began to wait
     return to_primary(snapshot, reason)
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from router import events
 from router.backend import Target
+from router.cache.advice import ADVICE
+from router.cache.worth import Verdict
 from router.dispatcher import Dispatcher
 from router.errors import RouterError
+from router.reasons import Reason
 from router.requests import Request
 from router.retries import Retry
 from router.rows import Result
+from router.statements import Statement
+from router.topology import Node, Role
+
+_log = logging.getLogger("router.cache")
+# Looking a member up on its enum costs 70 ns on CPython 3.11; every cached read passes here.
+_CACHE, _CACHED = Role.CACHE, Reason.CACHED
+_FINISHED = events.RequestFinished
 
 
 class Teller:
@@ -53,6 +64,40 @@ class Teller:
         if slow:
             self.emit(events.SlowRequest(event.at, event, placement.settings.slow_query))
 
+    def cached(
+        self,
+        target: Target,
+        statement: Statement,
+        node: Node,
+        began: float,
+        value: Any,
+        context_id: str | None,
+    ) -> None:
+        """Emit RequestFinished for a fetch that was answered from memory."""
+        if not self._wants(_FINISHED):
+            return
+        placement = target.placement
+        self.emit(
+            _FINISHED(
+                self.wall(),
+                placement.tenant,
+                placement.schema,
+                statement.text,
+                statement.fingerprint,
+                statement.kind,
+                node,
+                _CACHE,
+                _CACHED,
+                0,
+                0.0,
+                0.0,
+                self._clock() - began,
+                context_id,
+                statement.names,
+                len(value) if value.__class__ is list else 0 if value is None else 1,
+            )
+        )
+
     def failed(self, request: Request, error: BaseException) -> None:
         """Emit RequestFailed, and SlowRequest if it was slow."""
         placement, statement = request.target.placement, request.statement
@@ -79,6 +124,26 @@ class Teller:
         self.emit(event)
         if event.total >= placement.settings.slow_query:
             self.emit(events.SlowRequest(event.at, event, placement.settings.slow_query))
+
+    def not_worth_it(self, target: Target, verdict: Verdict) -> None:
+        """Emit CacheNotWorthIt, and log it."""
+        placement, advice = target.placement, ADVICE[verdict.reason]
+        event = events.CacheNotWorthIt(
+            self.wall(),
+            placement.tenant,
+            *verdict,
+            remedy=f"{advice.fact}. {advice.remedy}",
+        )
+        _log.warning(
+            "the cache answers %.0f %% of %d reads of %s and has saved %.3f s for %.3f s: %s",
+            event.ratio * 100,
+            event.lookups,
+            placement.tenant,
+            event.saved,
+            event.spent,
+            event.remedy,
+        )
+        self.emit(event)
 
     def retry(self, request: Request, retry: Retry) -> None:
         """Emit RetryScheduled for a statement."""

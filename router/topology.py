@@ -17,10 +17,11 @@ class Engine(StrEnum):
 
 
 class Role(StrEnum):
-    """Say what a node is in its cluster."""
+    """Say what a node is in its cluster, or for an answer that no node was asked."""
 
     PRIMARY = "primary"
     REPLICA = "replica"
+    CACHE = "cache"  # no node has this role: the answer came from memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from router import events
+from router import events, leased
+from router.cache.tally import add
 from router.errors import CommitOutcomeUnknown, RouterError, TransactionStateError
 from router.outcomes import settle
 from router.pools.lease import Lease
@@ -96,7 +97,7 @@ class Transaction(Queries):
             await _undo(lease)  # SQLite leaves a transaction open whose commit found the file busy
         elif not unknown:
             lease.broken = "cancelled"
-        unit.close(wrote=unknown and not unit.readonly)
+        unit.close(wrote=unknown and not unit.readonly, unknown=unknown)
         if unknown:
             unit.tell(events.CommitUnknown)
         else:
@@ -131,7 +132,9 @@ class Transaction(Queries):
 
     def _run(self, verb: str, sql: Any, params: Any, given: Options) -> Coroutine[Any, Any, Any]:
         lease, request = self._request(verb, sql, params, given.timeout)
-        return self._unit.executor.run_on(lease, request)
+        if given.cache:
+            add(self._unit.executor.scope(self._unit.target).tally.bypasses, "transaction")
+        return leased.run(self._unit.executor, lease, request)
 
     def _request(self, verb: str, sql: Any, params: Any, timeout: float | None) -> tuple[Lease, Request]:
         unit = self._unit
@@ -143,6 +146,8 @@ class Transaction(Queries):
         request.context_id = unit.context_id
         request.node, request.role, request.reason = unit.node, unit.route.role, unit.route.reason
         unit.statements += 1
+        if unit.executor.cache.active and not unit.readonly:
+            unit.mark(request.statement)
         return lease, request
 
     async def stream(
@@ -156,7 +161,7 @@ class Transaction(Queries):
     ) -> AsyncGenerator[Row, None]:
         """Iterate over the rows of a query with a cursor on the server."""
         lease, request = self._request("stream", sql, params, seconds(timeout))
-        async for row in self._unit.executor.stream_on(lease, request, batch):
+        async for row in leased.stream(self._unit.executor, lease, request, batch):
             yield row
 
     async def prepare(self, sql: str) -> PreparedStatement:

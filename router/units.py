@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from router import events, retries
+from router import events, proving, retries
 from router.backend import Target
+from router.cache.marks import Writing
 from router.catching_up import catch_up, trusted
 from router.consistency import Bounded, Consistency
 from router.errors import RouterError, TransactionStateError
@@ -17,8 +18,10 @@ from router.frontier import Frontier
 from router.pools.holders import unit_of
 from router.pools.lease import Lease
 from router.reasons import Reason
+from router.relating import conclude, may_change_schema
 from router.retries import Verdict
 from router.routing import Route
+from router.statements import Kind, Statement
 from router.steering import choose, fall_back, note, route_of_unit
 from router.topology import Node, Role
 
@@ -39,6 +42,9 @@ class Unit:
     context_id: str | None = None
     retried: bool = True  # False where the caller repeats the whole unit: attempts would multiply
     statements: int = 0
+    writing: Writing | None = None  # what is marked as being written
+    changes_schema: bool = False  # what the catalog says may be another once it has ended
+    may_commit: bool = False  # MySQL commits at DDL, and code in the database may: no rollback undoes that
     began: float = 0.0
     route: Route = field(init=False)
     node: Node = field(init=False)
@@ -186,14 +192,47 @@ class Unit:
             denied=lambda error: self.executor.teller.denied(self.target, error),
         )
 
-    def close(self, *, wrote: bool = False) -> Node:
-        """Give the lease back and return its node; ``wrote`` if a write may have taken effect."""
+    def mark(self, statement: Statement) -> None:
+        """Mark what a statement is about to change, until the unit has ended."""
+        if proving.known(statement, self.target) is not Reason.READ:
+            self.writing = self.executor.begin_write(self.target, statement, self.writing)
+            self.changes_schema = self.changes_schema or may_change_schema(statement)
+            self.may_commit = self.may_commit or statement.kind not in (Kind.READ, Kind.WRITE)
+
+    def ended(self, *, wrote: bool, unknown: bool = False) -> None:
+        """Take note of what became of the unit's writes, for cached answers."""
+        cache, writing = self.executor.cache, self.writing
+        if wrote and cache.active and cache.began > self.began:  # nobody took note of its first writes
+            writing = cache.begin(writing, self.executor.scope(self.target).homes)
+        if writing is None:
+            return
+        if wrote or self.may_commit:
+            conclude(cache, self.executor.scope(self.target), writing)
+        if unknown:
+            cache.unknown(writing, self.target.placement.settings.statement_timeout)
+        elif wrote or self.may_commit:
+            cache.committed(writing)
+        else:
+            cache.undone(writing)
+        if self.changes_schema:
+            self.executor.scope(self.target).forget()
+        self.writing, self.changes_schema, self.may_commit = None, False, False
+
+    def close(self, *, wrote: bool = False, unknown: bool = False) -> Node:
+        """Give the lease back and return its node; ``wrote`` if a write may have taken effect.
+
+        ``unknown`` says that it may yet.
+        """
         lease, now = self.lease, self.executor.clock()
         self._lease = None
         if self.route.role is Role.REPLICA:
             self.seen.note_replica(self.node, now)
         else:
             note(self.target, self.seen, self.node, now, wrote=wrote)
+        if self.seen.shown is not None:
+            self.seen.shown.everything(now)
+        if self.executor.cache.active:
+            self.ended(wrote=wrote, unknown=unknown)
         self.target.backend.health.load[self.node].in_flight -= 1
         lease.release()
         return self.node

@@ -3,12 +3,17 @@
 from router.config.clusters import KNOWN_ENGINES
 from router.config.loader import load, parse
 from router.config.models import (
+    AutoCacheConfig,
+    CacheConfig,
+    CacheRuleConfig,
+    CachingConfig,
     ClusterConfig,
     ConnectionsConfig,
     CredentialsConfig,
     FreshnessConfig,
     LoginConfig,
     NodeConfig,
+    RemoteCacheConfig,
     RetriesConfig,
     SettingsConfig,
     TimeoutsConfig,
@@ -43,6 +48,11 @@ __all__ = [
     "RetriesConfig",
     "FreshnessConfig",
     "TokensConfig",
+    "CacheConfig",
+    "RemoteCacheConfig",
+    "CachingConfig",
+    "CacheRuleConfig",
+    "AutoCacheConfig",
     # values
     "Secret",
     "SecretReference",

@@ -11,8 +11,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from router.config import clusters, keys, places
-from router.config.models import ClusterConfig, RouterFile, Section, SettingsConfig, TenantFile, TokensConfig
+from router.config import caches, clusters, keys, places
+from router.config.models import (
+    CacheConfig,
+    ClusterConfig,
+    RouterFile,
+    Section,
+    SettingsConfig,
+    TenantFile,
+    TokensConfig,
+)
 from router.config.problems import Found, Loc, Report, dig
 from router.config.references import expand
 from router.config.salvage import Salvaged, salvage
@@ -57,6 +65,7 @@ class Assembly:
             self._tiers[name] = self._salvaged_settings(section)
         self._check_waits(report)
         self._check_keys(data.get("tokens"), report)
+        self._check_cache(data.get("cache"), report)
 
     def _cluster(self, name: str, salvaged: Salvaged[ClusterConfig], report: Report) -> None:
         cluster = salvaged.section
@@ -89,6 +98,15 @@ class Assembly:
             report.add(found)
         # what is written out in code was not put into a file by mistake
         for found in keys.remarks(tokens, in_file=bool(report.places)):
+            self.warnings.append(report.problem(found))
+
+    def _check_cache(self, data: Any, report: Report) -> None:
+        cache = None if data is None else salvage(CacheConfig, data, self.folder).section
+        if cache is None:
+            return
+        for found in caches.check(cache, self._clusters.values()):
+            report.add(found)
+        for found in caches.remarks(cache, in_file=bool(report.places)):
             self.warnings.append(report.problem(found))
 
     def tenant(self, data: Any, expected: str, report: Report) -> None:
@@ -168,6 +186,7 @@ class Assembly:
             warnings=tuple(self.warnings),
             source=self.folder,
             tokens=self._file.tokens,
+            cache=self._file.cache,
         )
 
     def _expanded(self, data: Any, report: Report) -> Any:
@@ -189,7 +208,7 @@ class Assembly:
 
 def _kept(loc: Loc) -> bool:
     """Say whether the text at ``loc`` is expanded later: when it is used, or after the URL is taken apart."""
-    return (loc[-1] in ("password", "url") and "options" not in loc) or loc == keys.LOC
+    return (loc[-1] in ("password", "url") and "options" not in loc) or loc in (keys.LOC, caches.KEY)
 
 
 _WAITS = Found((), "has a min_wait above its max_wait", "Lower min_wait or raise max_wait")

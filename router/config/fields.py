@@ -96,6 +96,7 @@ Weight = Annotated[
 Natural = Annotated[int, BeforeValidator(_number), _numeric({"type": "integer", "minimum": 0})]
 Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Host = Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string", "minLength": 1})]
+Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Scalar = Annotated[
     str | int | float | bool,
     BeforeValidator(_scalar),

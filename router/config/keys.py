@@ -11,7 +11,7 @@ from router.config.references import Literal, SecretReference
 SHORTEST = 16  # characters: what is shorter can be guessed offline by whoever has one token
 
 LOC: Loc = ("tokens", "keys")
-_MAKE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+MAKE = 'Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 def check(tokens: TokensConfig) -> Iterator[Found]:
@@ -20,7 +20,7 @@ def check(tokens: TokensConfig) -> Iterator[Found]:
         if (flaw := key.flaw()) is not None:
             yield Found((*LOC, index), flaw.fact, flaw.remedy)
         elif len(key.resolve().reveal()) < SHORTEST:
-            yield Found((*LOC, index), f"has fewer than {SHORTEST} characters", _MAKE)
+            yield Found((*LOC, index), f"has fewer than {SHORTEST} characters", MAKE)
 
 
 def remarks(tokens: TokensConfig, *, in_file: bool) -> Iterator[Found]:
@@ -29,10 +29,11 @@ def remarks(tokens: TokensConfig, *, in_file: bool) -> Iterator[Found]:
         for path in key.exposed():
             fact = f"is in {path}, which every user of this machine may read"
             yield Found((*LOC, index), fact, "Take the permission away: chmod o-r")
-        if in_file and _written_out(key):
+        if in_file and written_out(key):
             fact = "is written out: whoever reads this file can sign tokens"
             yield Found((*LOC, index), fact, "Write ${env:NAME} or ${file:PATH} in its place")
 
 
-def _written_out(key: SecretReference) -> bool:
+def written_out(key: SecretReference) -> bool:
+    """Tell whether a secret stands in the file itself."""
     return all(isinstance(part, Literal) for part in key.parts)

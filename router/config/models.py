@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from router.config.fields import (
     Duration,
     ExtensionSchema,
+    Fingerprint,
     Host,
     Isolation,
     LogicalName,
@@ -30,6 +31,7 @@ from router.consistency import Consistency, Otherwise
 
 TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 Pooler = Literal["transaction"]
+Broadcast = Literal["none", "alone", "redis", "postgresql"]
 Balancing = Literal["weighted_random", "round_robin", "least_in_flight", "power_of_two"]
 
 
@@ -250,6 +252,39 @@ class FreshnessConfig(Section):
     """After that: primary asks the primary, error raises StaleReadError; primary if set nowhere."""
 
 
+class CacheRuleConfig(Section):
+    """Name reads that are cached without being asked for."""
+
+    tables: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Reads of these tables and of no others."""
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(strict=False)] = ()
+    """Reads with these fingerprints, as router explain and the slow log show them."""
+    ttl: PositiveDuration
+    """How old a cached answer may be."""
+
+
+class AutoCacheConfig(Section):
+    """Say which reads are cached by themselves, because they are hot."""
+
+    ttl: PositiveDuration
+    """How old a cached answer may be."""
+    reads: Annotated[Natural, Field(ge=2, le=1_000_000)] = 20
+    """A read with the same parameters is hot when it was made so often"""
+    window: PositiveDuration = Field(default="10s", validate_default=True)
+    """in so much time."""
+
+
+class CachingConfig(Section):
+    """Say which reads are cached; others are if the call says so."""
+
+    rules: Annotated[tuple[CacheRuleConfig, ...], Field(strict=False)] | None = None
+    """The first one that fits a read counts."""
+    auto: AutoCacheConfig | None = None
+    """Whether hot reads are cached by themselves; no if left out."""
+    dependencies: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = {}
+    """A table, and the tables that its triggers change with it; [] if they change none."""
+
+
 class SettingsConfig(Section):
     """Hold what defaults, tiers and tenants may set; the tenant wins over its tier, and that over all."""
 
@@ -263,6 +298,8 @@ class SettingsConfig(Section):
     """A request that takes longer is reported; 500ms if set nowhere."""
     retries: RetriesConfig = RetriesConfig()
     """How often failed requests are tried."""
+    cache: CachingConfig = CachingConfig()
+    """Which reads are answered from memory."""
 
 
 class TenantFile(SettingsConfig):
@@ -293,6 +330,34 @@ class TokensConfig(Section):
     """An older token is not believed."""
 
 
+class RemoteCacheConfig(Section):
+    """Name a server that processes share cached answers through, and how values there are signed."""
+
+    url: SecretReference
+    """redis://, rediss:// or memcached://, best as ${env:NAME} or ${file:PATH}."""
+    key: SecretReference
+    """What is not signed with it is not believed; 16 characters or more, the same in all processes."""
+    prefix: LogicalName = "router"
+    """Begins the name of all that is stored there."""
+    wait: PositiveDuration = Field(default="50ms", validate_default=True)
+    """How long a read waits for it before it goes to the database."""
+
+
+class CacheConfig(Section):
+    """Bound the cache, and say how processes tell each other what was written."""
+
+    size: Size = Field(default="64MiB", validate_default=True)
+    """Memory for cached answers in each process; 0B for no cache."""
+    entries: Annotated[Natural, Field(ge=1, le=100_000_000)] = 100_000
+    """How many answers there may be in each process."""
+    largest: Annotated[Size, Field(gt=0)] = Field(default="1MiB", validate_default=True)
+    """A larger answer is not cached."""
+    broadcast: Broadcast = "none"
+    """How other processes hear of writes: redis, postgresql (NOTIFY), none; alone if there are no others."""
+    remote: RemoteCacheConfig | None = None
+    """A second tier that processes share."""
+
+
 class RouterFile(Section):
     """Describe the clusters and what tenants inherit: the content of router.yaml."""
 
@@ -306,3 +371,5 @@ class RouterFile(Section):
     """Named sets of settings that tenants may choose."""
     tokens: TokensConfig | None = None
     """How tokens are signed; without it sessions give none."""
+    cache: CacheConfig = CacheConfig()
+    """How much is kept in memory, and how processes hear of each other's writes."""

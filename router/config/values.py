@@ -8,12 +8,37 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from router.config.models import ClusterConfig, SettingsConfig, TokensConfig
+from router.config.models import (
+    AutoCacheConfig,
+    CacheConfig,
+    CacheRuleConfig,
+    ClusterConfig,
+    SettingsConfig,
+    TokensConfig,
+)
 from router.consistency import Bounded, Consistency, Otherwise
 from router.errors import Problem
 
 NO_SCHEMAS: Mapping[str, str] = MappingProxyType({})  # shared: most tenants have none
 _BOUNDED = Bounded(seconds=5.0)  # if set nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """Say how long reads are cached that touch these tables only, or have one of these fingerprints."""
+
+    tables: frozenset[str]
+    fingerprints: frozenset[str]
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class AutoCache:
+    """Say how long a read is cached that was made ``reads`` times in ``window`` seconds."""
+
+    ttl: float
+    reads: int
+    window: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +56,9 @@ class Settings:
     bounded: Bounded = _BOUNDED
     wait: float = 0.05
     otherwise: Otherwise = Otherwise.PRIMARY
+    cache_rules: tuple[CacheRule, ...] = ()
+    cache_auto: AutoCache | None = None
+    cache_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +95,7 @@ class Config:
     source: Path = Path()
     version: int = 1
     tokens: TokensConfig | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __repr__(self) -> str:
         return f"<Config {self.source}: {len(self.clusters)} clusters, {len(self.tenants)} tenants>"
@@ -75,6 +104,7 @@ class Config:
 def settle(sections: Sequence[SettingsConfig]) -> Settings:
     """Return the settings in force where ``sections`` are given weakest first."""
     chosen: dict[str, Any] = {}
+    dependencies: dict[str, tuple[str, ...]] = {}
     for section in sections:
         times, retries, fresh = section.timeouts, section.retries, section.freshness
         given = {
@@ -90,7 +120,19 @@ def settle(sections: Sequence[SettingsConfig]) -> Settings:
             "size": fresh.max_bytes,
             "wait": fresh.wait,
             "otherwise": fresh.otherwise,
+            "cache_rules": None if section.cache.rules is None else tuple(map(_rule, section.cache.rules)),
+            "cache_auto": None if section.cache.auto is None else _auto(section.cache.auto),
         }
+        dependencies |= section.cache.dependencies
         chosen |= {name: value for name, value in given.items() if value is not None}
     bounded = Bounded(chosen.pop("seconds", _BOUNDED.seconds), chosen.pop("size", _BOUNDED.size))
-    return Settings(bounded=bounded, **chosen)  # names and types are as in the models
+    declared = tuple(sorted(dependencies.items()))
+    return Settings(bounded=bounded, cache_dependencies=declared, **chosen)  # as in the models
+
+
+def _rule(rule: CacheRuleConfig) -> CacheRule:
+    return CacheRule(frozenset(rule.tables), frozenset(rule.fingerprints), rule.ttl)
+
+
+def _auto(auto: AutoCacheConfig) -> AutoCache:
+    return AutoCache(auto.ttl, auto.reads, auto.window)

@@ -1,0 +1,355 @@
+"""The way of a read that may be answered from memory: look it up, else read it once for all who ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from enum import StrEnum
+from math import inf
+from typing import Any, NamedTuple
+
+from router.backend import Target
+from router.cache.entries import Entry
+from router.cache.flights import Flight, again
+from router.cache.keys import local_key
+from router.cache.marks import Place
+from router.cache.refusal import Refusal as Never
+from router.cache.refusal import Unstored
+from router.cache.rules import moment_in
+from router.cache.scope import Scope
+from router.cache.serving import Refusal, refusal
+from router.cache.shown import Shown
+from router.cache.tally import add
+from router.cache.values import freeze
+from router.consistency import Bounded, Consistency
+from router.errors import RouterError, RouterTimeout, StaleReadError
+from router.execution import Executor
+from router.filling import Fill
+from router.frontier import Frontier
+from router.looking import Look
+from router.queries import Options
+from router.relating import learn
+from router.requests import Request
+from router.routing import Intent
+from router.statements import Statement
+from router.steering import settle
+
+_FRESH = 0.8  # share of its lifetime after which an answer that is still asked for is read anew, beside
+_DEAF = 2.0  # seconds that an answer lives while other processes should be heard and are not
+_PAUSE = 1.0  # seconds until what could not be read anew is tried again
+_FLIGHTS = 3  # reads of others that one waits for, before it goes by itself
+_STRONG, _SESSION, _EVENTUAL = Consistency.STRONG, Consistency.SESSION, Consistency.EVENTUAL
+_BOUNDED, _PRIMARY = Consistency.BOUNDED, Intent.PRIMARY
+Places = tuple[Place, ...]
+
+
+class Bypass(StrEnum):
+    """Say why a call is not answered from memory, whatever it reads."""
+
+    PRIMARY = "primary"  # the caller wants the primary
+    STRONG = "strong"  # nothing but the primary's present state will do
+    BOUND = "bound"  # bounded in bytes of the primary's log, which are not known of an answer
+    PARAMETERS = "parameters"  # a parameter of a type of which no exact key can be made
+
+
+class Asked(NamedTuple):
+    """Hold what decides whether an answer will do, and what is told of it."""
+
+    target: Target
+    seen: Frontier
+    statement: Statement
+    consistency: Consistency | Bounded
+    ttl: float
+    at: float
+    context_id: str | None
+    beside: bool = False  # nobody waits for it: an answer is read anew before it is too old
+
+    def refusal(self, entry: Entry, heard: Callable[[], float], sent: float = -inf) -> Refusal | None:
+        """Return why an entry does not do; ``sent`` is when its read began, if it was just made."""
+        reign = self.target.backend.health.snapshot().reign.began
+        fresh = sent >= self.at
+        return refusal(entry, self.seen, self.consistency, self.ttl, self.at, reign, heard, fresh=fresh)
+
+
+async def read(
+    executor: Executor,
+    target: Target,
+    seen: Frontier,
+    verb: str,
+    sql: str,
+    params: Any,
+    given: Options,
+    consistency: Consistency | Bounded,
+    context_id: str | None,
+    make: Callable[[str, str, Any, Options], Request],
+) -> Any:
+    """Answer a read from memory where that is allowed; else make its request, run it and keep the answer."""
+    executor.check_loop()
+    cache, now = executor.cache, executor.clock()
+    if not cache.enabled:
+        return await executor.run(make(verb, sql, params, given))
+    if not cache.active:
+        cache.activate()
+    scope = target.scope or executor.scope(target)
+    try:
+        statement = target.backend.statements.of(sql)
+        args = statement.bind(params)
+    except RouterError:
+        return await executor.run(make(verb, sql, params, given))  # which raises it again, with the place
+    key = local_key(scope, verb, sql, args)
+    ttl = given.cache
+    if ttl is None:
+        ttl = scope.lifetime(statement, key, now)
+    if not ttl:
+        return await executor.run(make(verb, sql, params, given))
+    if ttl > _DEAF and not scope.broadcast.healthy():
+        ttl = _DEAF
+    level = given.consistency or consistency
+    if level is not _SESSION or given.intent is _PRIMARY:
+        if level is _BOUNDED:
+            level = target.placement.settings.bounded
+        why = _bypass(given, level)
+        if why is not None:
+            add(scope.tally.bypasses, why)
+            return await executor.run(make(verb, sql, params, given))
+    if key is None:
+        add(scope.tally.bypasses, Bypass.PARAMETERS)
+        _unanswered(executor, target, scope)
+        return await executor.run(make(verb, sql, params, given))
+    reign = target.backend.health.snapshot().reign.began
+    if seen.pending or seen.goal is not None or (reign > -inf and seen.since < reign):
+        await _settled(executor, make(verb, sql, params, given))
+        reign = target.backend.health.snapshot().reign.began
+    if seen.shown is None:  # it began before the cache did
+        seen.shown = Shown()
+        seen.shown.everything(seen.restarted())
+    entry = cache.memory.get(key)
+    if entry is not None:
+        no = refusal(entry, seen, level, ttl, now, reign, scope.heard)
+        if no is None:
+            scope.tally.hits += 1
+            if now - entry.born > ttl * _FRESH and not entry.refreshing:
+                asked = Asked(target, seen, statement, level, ttl, now, context_id)
+                _refresh(executor, asked, scope, key, entry, make(verb, sql, params, given))
+            return _give(executor, target, seen, statement, scope, entry, now, context_id)
+        add(scope.tally.refused, no)
+    asked = Asked(target, seen, statement, level, ttl, now, context_id)
+    return await _miss(executor, asked, scope, key, make(verb, sql, params, given))
+
+
+def _bypass(given: Options, level: Consistency | Bounded) -> Bypass | None:
+    """Return why a call is not answered from memory."""
+    if given.intent is _PRIMARY:
+        return Bypass.PRIMARY
+    if level is _STRONG:
+        return Bypass.STRONG
+    if isinstance(level, Bounded) and level.size is not None:
+        return Bypass.BOUND
+    return None
+
+
+async def _settled(executor: Executor, request: Request) -> None:
+    """Look at the session's tokens, and at what a failover has taken, before anything is compared with them.
+
+    ``request`` is not run.
+    """
+    target, seen = request.target, request.seen
+    request.started = executor.clock()
+    failure: RouterError
+    try:
+        if not target.backend.health.known:
+            await target.backend.look(target.database, request.deadline)
+        if seen.pending:
+            await executor.causality.look_around(seen, target, request.deadline)
+        settle(target, seen, target.backend.health.snapshot(), executor.causality)
+        return
+    except RouterError as error:
+        failure = request.describe(error)
+    executor.teller.failed(request, failure)
+    raise failure
+
+
+def _give(
+    executor: Executor,
+    target: Target,
+    seen: Frontier,
+    statement: Statement,
+    scope: Scope,
+    entry: Entry,
+    began: float,
+    context_id: str | None,
+) -> Any:
+    """Return a copy of an entry's rows; remember that the session has been shown them, and tell."""
+    scope.tally.saved += entry.cost
+    shown = seen.shown
+    if shown is not None and shown.last is not entry:
+        shown.entry(entry)
+    if entry.until > seen.moment:
+        seen.note_cached(entry.node, entry.until, target.backend.health.snapshot().current)
+    value = entry.value.thaw()
+    executor.teller.cached(target, statement, entry.node, began, value, context_id)
+    return value
+
+
+# --- reads that go to the database -----------------------------------------------------------------------
+
+
+async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, request: Request) -> Any:
+    """Read for this request and for all who ask the same meanwhile, or join who does so already."""
+    cache, tally = executor.cache, scope.tally
+    request.started = asked.at
+    if not scope.fresh and scope.never(asked.statement) is None:
+        await learn(asked.target, scope, request.deadline)
+    places = scope.reads(asked.statement)
+    if moment_in(request.args, asked.statement.dialect):
+        places = Never.TIME_LITERAL
+    if not isinstance(places, tuple):
+        add(tally.bypasses, places or Refusal.UNKNOWN)
+        _unanswered(executor, asked.target, scope)
+        return await executor.run(request)
+    for _ in range(_FLIGHTS):
+        error = cache.flights.failed(key)
+        flight = cache.flights.running(key)
+        if error is None and flight is None:
+            return await _lead(executor, asked, scope, key, places, request)
+        if error is None and flight is not None:
+            try:
+                await flight.wait(request.deadline - executor.clock())
+            except TimeoutError:
+                break  # there is no time left for it either, which it says in the right words
+            error = flight.error
+        if error is not None:
+            failure = again(error)
+            executor.teller.failed(request, failure)
+            raise failure
+        if flight is not None and flight.entry is not None:
+            entry = flight.entry
+            await _settled(executor, request)  # another primary may have taken over meanwhile
+            if asked.refusal(entry, scope.heard, flight.sent) is None:
+                tally.joined += 1
+                return _give(
+                    executor,
+                    asked.target,
+                    asked.seen,
+                    asked.statement,
+                    scope,
+                    entry,
+                    asked.at,
+                    asked.context_id,
+                )
+    tally.misses += 1
+    _unanswered(executor, asked.target, scope)
+    return await executor.run(request)
+
+
+def _unanswered(executor: Executor, target: Target, scope: Scope) -> None:
+    """Take note that the database answers a read; tell if the cache is not worth it for its tenant."""
+    verdict = scope.worth.unanswered(scope.tally, executor.clock())
+    if verdict is not None:
+        executor.teller.not_worth_it(target, verdict)
+
+
+async def _lead(
+    executor: Executor, asked: Asked, scope: Scope, key: Hashable, places: Places, request: Request
+) -> Any:
+    """Make a read that others may join; whoever is cancelled here leaves it to one of them."""
+    cache = executor.cache
+    flight = cache.flights.begin(key)
+    try:
+        return await _filled(executor, asked, scope, key, places, request, flight)
+    except RouterError as error:
+        if not isinstance(error, RouterTimeout | StaleReadError):  # which depend on who asks
+            flight.error = error
+        raise
+    finally:
+        cache.flights.end(key, flight)
+
+
+async def _filled(
+    executor: Executor,
+    asked: Asked,
+    scope: Scope,
+    key: Hashable,
+    places: Places,
+    request: Request,
+    flight: Flight,
+) -> Any:
+    """Take an answer from the tier that processes share, or run the read; keep what may be kept."""
+    cache = executor.cache
+    look = None
+    if cache.tier is not None and not asked.target.backend.cluster.replicas_current:
+        began = executor.clock()
+        look = await Look.begin(executor, asked.target, cache.tier, request, places)
+        scope.tally.waited += executor.clock() - began
+        entry = look.entry(scope.marks(places, cache.marks), asked.ttl)
+        if entry is not None:
+            await _settled(executor, request)  # as after any wait
+        if entry is not None and asked.refusal(entry, scope.heard) is None:
+            flight.entry = entry
+            cache.store(key, entry, scope)
+            if asked.beside:
+                return None
+            scope.tally.remote += 1
+            return _give(
+                executor, asked.target, asked.seen, asked.statement, scope, entry, asked.at, asked.context_id
+            )
+    if not asked.beside:
+        scope.tally.misses += 1
+        _unanswered(executor, asked.target, scope)
+    fill = request.fill = Fill()
+    marks = scope.marks(places, cache.marks)  # before it is sent: a write from now on is seen in them
+    goal = request.seen.goal
+    value = await executor.run(request)
+    if not scope.fresh or scope.reads(request.statement) != places:  # it has waited while the schema changed
+        add(scope.tally.unstored, Unstored.SCHEMA)
+        if request.seen.shown is not None:
+            request.seen.shown.everything(executor.clock())
+        return value
+    frozen = freeze(value, cache.largest)
+    if frozen is None or fill.node is None or fill.as_of == -inf:
+        add(scope.tally.unstored, Unstored.VALUE if frozen is None else Unstored.AGE)
+        if request.seen.shown is not None:
+            request.seen.shown.tables(places, executor.clock())
+        return value
+    fill.includes(goal)
+    entry = Entry(
+        frozen,
+        places=places,
+        marks=marks,
+        as_of=fill.as_of,
+        until=fill.until,
+        born=fill.until,
+        position=fill.position,
+        reign=fill.reign,
+        node=fill.node,
+        cost=request.execute,
+    )
+    flight.entry = entry
+    if request.seen.shown is not None:
+        request.seen.shown.own(entry, fill.sent)
+    if cache.store(key, entry, scope):
+        if look is not None:
+            look.keep(entry, asked.ttl)
+    elif not entry.alive:  # a replica that is not known to have the last write: ask how far it is by now
+        asked.target.backend.health.wanted()
+    return frozen.thaw()
+
+
+def _refresh(
+    executor: Executor, asked: Asked, scope: Scope, key: Hashable, entry: Entry, request: Request
+) -> None:
+    """Have an entry read anew before it is too old; until then it does."""
+    if executor.cache.flights.running(key) is not None:
+        return
+    request.seen = Frontier()  # not the session's: what is read beside, it has not seen
+    request.consistency = _EVENTUAL
+    alone = asked._replace(seen=request.seen, consistency=_EVENTUAL, beside=True)
+
+    async def renew() -> None:
+        try:
+            await _lead(executor, alone, scope, key, entry.places, request)
+        except RouterError:  # told as an event; the entry serves until it is too old
+            asyncio.get_running_loop().call_later(_PAUSE, entry.rest)
+
+    # once for each entry: where a replica gave nothing newer, another try would not either
+    entry.refreshing = executor.cache.beside(renew())
