@@ -13,12 +13,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 
-from router import errors, events, predicates, reasons, retries
+from router import caching, errors, events, predicates, reasons, retries
+from router.cache import refusal, serving
+from router.cache.advice import ADVICE
+from router.cache.cache import Cache
+from router.cache.metrics import CacheMetrics
 from router.config.models import RouterFile, Section, TenantFile
 from router.config.units import DURATION_PATTERN, SIZE_PATTERN
 from router.dispatcher import Dispatcher
@@ -63,11 +68,12 @@ def comments(source: str) -> dict[str, str]:
 def reason_table() -> str:
     """Return every reason with the node that it leads to."""
     said = comments(inspect.getsource(reasons.Reason))
-    replica = {"read", "declared_read", "read_transaction", "late_replica"}
+    elsewhere = dict.fromkeys(("read", "declared_read", "read_transaction", "late_replica"), "a replica")
+    elsewhere["cached"] = "memory"
     return table(
         ("reason", "goes to", "because"),
         (
-            (f"`{reason}`", "a replica" if reason in replica else "the primary", said[reason.name])
+            (f"`{reason}`", elsewhere.get(reason, "the primary"), said[reason.name])
             for reason in reasons.Reason
         ),
     )
@@ -199,6 +205,8 @@ def metric_table() -> str:
     metrics = Metrics()
     dispatcher = Dispatcher()
     metrics.attach(dispatcher)
+    cache = Cache(size=0, entries=1, largest=1, broadcasts=lambda *_: {}, clock=monotonic)
+    metrics.registry.register(CacheMetrics(cache, monotonic))
     facts = ("acme", None, "SELECT 1", "f", "read", None, Role.REPLICA, Reason.READ, 1, 0.0, 0.0, 0.0)
     dispatcher.emit(events.RequestFinished(0.0, *facts))  # its metrics have labels once there is a request
     rows = []
@@ -209,7 +217,8 @@ def metric_table() -> str:
     families = {family.name: family for family in metrics.registry.collect()}
     for name in sorted(set(families) - {row[0] for row in rows}):
         family = families[name]
-        rows.append((name, family.type, family.documentation, tuple(family.samples[0].labels)))
+        labels = tuple(family.samples[0].labels) if family.samples else vars(family)["_labelnames"]
+        rows.append((name, family.type, family.documentation, labels))
     return table(
         ("metric", "type", "meaning", "labels"),
         (
@@ -220,6 +229,29 @@ def metric_table() -> str:
                 ", ".join(f"`{x}`" for x in labels),
             )
             for name, kind, text, labels in rows
+        ),
+    )
+
+
+# --- cache -----------------------------------------------------------------------------------------------
+
+
+def uncached_table() -> str:
+    """Return every reason that keeps a read from the cache, where it is counted, and what to do."""
+    counted: dict[str, list[str]] = {}
+    for where, kinds in (
+        ("bypass", (caching.Bypass, refusal.Refusal)),
+        ("refusal", (serving.Refusal,)),
+        ("unstored", (refusal.Unstored,)),
+    ):
+        for reason in (each for kind in kinds for each in kind):
+            counted.setdefault(reason, []).append(where)
+    counted[serving.Refusal.UNKNOWN] = ["bypass"]  # a flow without tables looks nothing up
+    return table(
+        ("reason", "counted as", "what it means", "what to do"),
+        (
+            (f"`{reason}`", ", ".join(counted.get(reason, ())), advice.fact, advice.remedy)
+            for reason, advice in ADVICE.items()
         ),
     )
 
@@ -356,6 +388,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "transactions": transaction_retry_table,
     "events": event_tables,
     "metrics": metric_table,
+    "uncached": uncached_table,
     "faults": fault_table,
     "router_file": lambda: key_tables(RouterFile),
     "tenant_file": lambda: key_tables(TenantFile),

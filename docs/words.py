@@ -85,7 +85,12 @@ SECTIONS = {
     "TimeoutsConfig": "timeouts",
     "RetriesConfig": "retries",
     "FreshnessConfig": "freshness",
+    "CachingConfig": "cache, in defaults, tiers.NAME and tenants",
+    "CacheRuleConfig": "each of cache.rules",
+    "AutoCacheConfig": "cache.auto",
     "TokensConfig": "tokens",
+    "CacheConfig": "cache, in router.yaml",
+    "RemoteCacheConfig": "cache.remote",
     "TenantFile": "tenants/TENANT.yaml",
 }
 
@@ -95,6 +100,7 @@ _SETTINGS = {
     "timeouts": "{acquire: 2s, statement: 10s}",
     "slow_query": "200ms",
     "retries": "{attempts: 5}",
+    "cache": "{rules: [{tables: [features], ttl: 60s}]}",
 }
 
 # Each example is the value as it stands in YAML; the tests validate it.
@@ -105,6 +111,7 @@ KEYS = {
         "defaults": "{slow_query: 1s}",
         "tiers": "{enterprise: {timeouts: {statement: 2m}}}",
         "tokens": '{keys: ["${env:ROUTER_TOKEN_KEY}"]}',
+        "cache": "{size: 256MiB, broadcast: postgresql}",
     },
     "ClusterConfig": {
         "engine": "postgresql",
@@ -164,6 +171,30 @@ KEYS = {
     "TimeoutsConfig": {"acquire": "2s", "connect": "3s", "statement": "10s"},
     "RetriesConfig": {"attempts": "5", "min_wait": "10ms", "max_wait": "2s"},
     "FreshnessConfig": {"max_time": "1s", "max_bytes": "1MiB", "wait": "100ms", "otherwise": "error"},
+    "CachingConfig": {
+        "rules": "[{tables: [features, plans], ttl: 60s}, {fingerprints: [9be1d2d1a0e0d0c4], ttl: 5s}]",
+        "auto": "{ttl: 10s, reads: 50}",
+        "dependencies": "{orders: [stock, audit], plans: []}",
+    },
+    "CacheRuleConfig": {
+        "tables": "[features, plans]",
+        "fingerprints": "[9be1d2d1a0e0d0c4]",
+        "ttl": "60s",
+    },
+    "AutoCacheConfig": {"ttl": "10s", "reads": "50", "window": "30s"},
+    "CacheConfig": {
+        "size": "256MiB",
+        "entries": "1_000_000",
+        "largest": "64KiB",
+        "broadcast": "redis",
+        "remote": '{url: "${env:CACHE_URL}", key: "${env:CACHE_KEY}"}',
+    },
+    "RemoteCacheConfig": {
+        "url": '"rediss://cache:${env:CACHE_PASSWORD}@cache.internal:6379/0"',
+        "key": '"${file:secrets/cache-key}"',
+        "prefix": "shop",
+        "wait": "20ms",
+    },
     "TokensConfig": {
         "keys": '["${file:secrets/token-key}", "${file:secrets/token-key-before}"]',
         "lifetime": "1h",

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from router.errors import UsageError
 from router.events import (
+    CacheNotWorthIt,
     CommitResolved,
     CommitUnknown,
     ConnectionClosed,
@@ -126,6 +127,7 @@ class Metrics:
         )
         self._ignored = counter("tokens_ignored", "Tokens that could not be used", "cluster", "refusal")
         self._lost = counter("writes_lost", "Writes to be seen that a failover lost", "cluster", "certain")
+        self._warned = counter("cache_not_worth_it", "Tellings that the cache does little", "reason")
         self._slow = counter("slow_requests", "Requests over their tenant's threshold", "cluster")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -161,6 +163,7 @@ class Metrics:
         dispatcher.subscribe(StatementsLeft, self._on_left)
         dispatcher.subscribe(TransactionEvent, self._on_transaction)
         dispatcher.subscribe(PrimaryChanged, self._on_primary)
+        dispatcher.subscribe(CacheNotWorthIt, lambda event: self._warned.labels(event.reason).inc())
         dispatcher.subscribe(ReplicaChanged, self._on_replica)
         self.registry.register(_Listeners(dispatcher, self._namespace))
 

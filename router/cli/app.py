@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 import router
+from router.cli.caches import cache
 from router.cli.guard import Code, guarded
+from router.cli.options import AsJson, ConfigPath, lines
 from router.cli.screen import console, printable, write_json
 from router.cli.views import counted, show_explanation, show_pings, show_problems, show_standings
 from router.config import Config, json_schema, load
@@ -32,11 +34,7 @@ class Part(StrEnum):
 _SCHEMAS = {Part.ROUTER: "router.yaml", Part.TENANT: "tenant"}  # keys of json_schema()
 
 
-def _lines(*lines: str) -> str:
-    return "\n\n".join(lines)  # typer joins what is closer together
-
-
-_EXIT_CODES = _lines(
+_EXIT_CODES = lines(
     "[bold]Exit codes[/bold]",
     "  [bold]0[/bold]   done",
     "  [bold]1[/bold]   the answer is no: a mistake was found, a node did not answer, the demo failed",
@@ -56,10 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, messages to stderr.")]
-ConfigPath = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FOLDER", help="The folder that holds router.yaml.")
-]
+app.add_typer(cache)
 
 
 def _version(wanted: bool) -> None:
@@ -84,7 +79,7 @@ def start(
 
 
 @app.command(
-    epilog=_lines(
+    epilog=lines(
         "[bold]Example[/bold]",
         "  $ router check config",
         "  config/router.yaml:7:13 clusters.main.engine is 'postgres'. Choose one of mariadb, ...",
@@ -142,7 +137,7 @@ def _show_check(path: Path, config: Config | None, problems: tuple[Problem, ...]
 
 
 @app.command(
-    epilog=_lines(
+    epilog=lines(
         "[bold]Example[/bold]",
         "  $ router schema --part router > router.schema.json",
         "  and as the first line of router.yaml:",
@@ -172,7 +167,7 @@ def schema(
 
 
 @app.command(
-    epilog=_lines(
+    epilog=lines(
         "[bold]Examples[/bold]",
         '  $ router explain --tenant acme "SELECT * FROM plans"',
         '  $ router explain --tenant acme --schema analytics --json "DELETE FROM visits" | jq .role',
@@ -235,9 +230,7 @@ def explain(
 # --- ping ------------------------------------------------------------------------------------------------
 
 
-@app.command(
-    epilog=_lines("[bold]Example[/bold]", "  $ router ping --config config && echo all nodes answer")
-)
+@app.command(epilog=lines("[bold]Example[/bold]", "  $ router ping --config config && echo all nodes answer"))
 @guarded
 def ping(
     ctx: typer.Context,
@@ -264,7 +257,7 @@ def ping(
 
 
 @app.command(
-    epilog=_lines(
+    epilog=lines(
         "[bold]Examples[/bold]",
         "  $ router demo",
         """  $ router demo --json | jq -r 'select(.tenant == "acme") | .node'""",

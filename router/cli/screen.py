@@ -13,7 +13,7 @@ from rich.text import Text
 
 _PIPE_WIDTH = 200  # columns where nobody's terminal says; a narrow guess would cut names in a log file
 
-ROLES = {"primary": "magenta", "replica": "cyan"}
+ROLES = {"primary": "magenta", "replica": "cyan", "cache": "green"}
 """The colour of each role, the same in every table."""
 
 

@@ -8,6 +8,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.READ: "It is proven to change nothing, so any replica may answer.",
     Reason.DECLARED_READ: "The caller vouches that it changes nothing (readonly).",
     Reason.READ_TRANSACTION: "The transaction is declared read-only and runs on one replica.",
+    Reason.CACHED: "It was answered from memory; no server was asked.",
     Reason.CAUGHT_UP: "These replicas are known to have all that the session has seen.",
     Reason.CHECKED: "This replica is asked first whether it has what the read must see; else the primary.",
     Reason.WAITED: "This replica had what the read must see after a short wait.",

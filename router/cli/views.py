@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from router.cache.advice import ADVICE
 from router.cli.screen import ROLES, printable, table
 from router.cli.sentences import SENTENCES
 from router.errors import Problem
@@ -53,12 +54,23 @@ def show_explanation(screen: Console, found: Explanation) -> None:
         ("kind", Text(found.kind)),
         ("tables", Text(", ".join(found.tables) or "(none)")),
         ("functions", Text(", ".join(found.functions) or "(none)")),
+        ("cache", _cache(found)),
         ("fingerprint", Text(found.fingerprint)),
         ("normalized", Text(printable(found.normalized))),
     )
     for name, value in rows:
         grid.add_row(name, value)
     screen.print(grid)
+
+
+def _cache(found: Explanation) -> Text:
+    if found.uncached:
+        advice = ADVICE.get(found.uncached)
+        return Text.assemble((found.uncached, "bold"), f"  {advice.fact if advice else 'cache.size is 0B'}")
+    ends = f"; ended by writes to {', '.join(found.depends)}" if found.depends else ""
+    kept = "if the call says so" if found.ttl is None else f"for {found.ttl:g} s, by a rule"
+    asked = ", unless the database's catalog speaks against it" if found.cacheable is None else ""
+    return Text(f"{kept}{asked}{ends}")
 
 
 def show_standings(screen: Console, found: Explanation) -> None:
