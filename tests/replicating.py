@@ -15,6 +15,7 @@ import pytest
 
 from router import Router
 from router.backend import Backend
+from router.cache.catalogs import QUERIES
 from router.config import Config, parse
 from router.drivers import registry
 from router.drivers.driver import Connection, Endpoint, Reading
@@ -27,8 +28,15 @@ from tests.engines import Recorder
 
 READ = "SELECT id FROM t"
 WRITE = "INSERT INTO t (id) VALUES (:id)"
+CACHEABLE = "SELECT text FROM t"  # shows the same, as values that can be cached
 _BYTES = 10  # of a write
 _row = row_class(("node", "seen"))
+_text = row_class(("node", "text"))
+#: What the catalog says: there is one table, ``t``.
+_CATALOG = cast(
+    "list[Row]",
+    [(None, None, ["public"], *[None] * 7), ("public", "t", None, (), (), "1r", "p", False, False, False)],
+)
 
 
 @dataclass
@@ -153,6 +161,11 @@ class ReplicatingConnection(ScriptedConnection):
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
         await self._meet("fetch_all", sql, timeout)
+        if sql in QUERIES.values():
+            return _CATALOG
+        if sql == CACHEABLE:
+            text = " ".join(map(str, sorted(self._server.log)))
+            return [cast("Row", _text((self._server.name, text)))]
         return [self._shown()]
 
     async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
@@ -203,7 +216,13 @@ class ReplicatingDriver(ScriptedDriver):
         return super().translate(exc)
 
 
-def config(*, defaults: dict[str, Any] | None = None, keys: Iterable[str] = (), **cluster: Any) -> Config:
+def config(
+    *,
+    defaults: dict[str, Any] | None = None,
+    keys: Iterable[str] = (),
+    cache: dict[str, Any] | None = None,
+    **cluster: Any,
+) -> Config:
     """Return a configuration of acme and globex on the scripted cluster, not probed by itself for long."""
     section = {
         "engine": "replicating",
@@ -223,6 +242,8 @@ def config(*, defaults: dict[str, Any] | None = None, keys: Iterable[str] = (), 
         },
         "defaults": {"retries": {"attempts": 3, "min_wait": "1ms", "max_wait": "5ms"}, **(defaults or {})},
     }
+    if cache:
+        data["cache"] = cache
     if keys:
         data["tokens"] = {"keys": list(keys)}
     return parse(data, known_engines=registry.engines())

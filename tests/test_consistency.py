@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import start_or_skip
-from tests.consistency import costs, faults, scenes
+from tests.consistency import cached, costs, faults, scenes
 from tests.consistency.run import Faults, Workers, no_faults, workers
 from tests.consistency.scenes import OFF, TENANTS, Stage
 from tests.engines import Engine, Mariadb, PostgresqlSchemas, Sqlite
@@ -18,6 +18,7 @@ from tests.servers import MariadbCluster, PostgresqlCluster
 
 SEED = 5
 OPERATIONS = {"postgresql": 7_000, "mariadb": 2_000, "sqlite": 1_000}
+CACHED = {"postgresql": (1_200, cached.ALONE), "mariadb": (600, cached.NONE), "sqlite": (600, cached.ALONE)}
 HARM: dict[str, Any] = {"postgresql": faults.postgresql, "mariadb": faults.mariadb}
 served = pytest.mark.parametrize("stage", ["postgresql", "mariadb"], indirect=True)
 everywhere = pytest.mark.parametrize("stage", list(OPERATIONS), indirect=True)
@@ -64,6 +65,22 @@ async def test_every_promise_is_kept(stage: Stage, request: pytest.FixtureReques
     name = request.node.callspec.params["stage"]
     harm = HARM[name](stage.engine.server, SEED, 1) if name in HARM else no_faults
     await met(scenes.kept(stage, name, OPERATIONS[name], harm))
+
+
+@everywhere
+async def test_every_promise_is_kept_with_cached_reads(stage: Stage, request: pytest.FixtureRequest) -> None:
+    """The same where reads are answered from memory, of which there are enough to mean something."""
+    name = request.node.callspec.params["stage"]
+    harm = HARM[name](stage.engine.server, SEED, 1) if name in HARM else no_faults
+    total, caching = CACHED[name]
+    await met(cached.kept(stage, name, total, harm, caching))
+
+
+@pytest.mark.parametrize("stage", ["postgresql"], indirect=True)
+async def test_without_a_rule_of_the_cache_the_checker_finds_violations(stage: Stage) -> None:
+    """What a session was shown, and what this process has written: each is missed."""
+    trials = [each for each in cached.TRIALS if each.rule in ("shown", "invalidation")]
+    await met(cached.switched_off(stage, "postgresql", 700, 1, trials))
 
 
 @served

@@ -191,6 +191,13 @@ def test_writes_follow_their_writers_tokens_and_reads() -> None:
     assert rules(story.reads(3, 20, level=Level.EVENTUAL)) == [Rule.MONOTONIC_WRITES]
 
 
+def test_it_does_not_matter_whose_session_was_opened_first() -> None:
+    """A reader who came before the writer sees the causes of what is written later as well."""
+    story = one().opens(2)
+    story.writes(1, 10).writes(1, 11).opens(4, Past(1, 2)).writes(4, 12)
+    assert rules(story.reads(2, 10, 12, level=Level.EVENTUAL)) == [Rule.MONOTONIC_WRITES]
+
+
 # --- freshness -------------------------------------------------------------------------------------------
 
 

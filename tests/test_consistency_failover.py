@@ -10,6 +10,7 @@ from router.errors import StaleReadError
 from router.events import PrimaryChanged, TokenIgnored, WriteLost
 from tests.engines import Recorder
 from tests.replicating import (
+    CACHEABLE,
     FORMS,
     READ,
     WRITE,
@@ -146,6 +147,60 @@ async def test_who_follows_a_session_is_told_what_it_lost(cluster: Cluster) -> N
         assert lost(heard) == [False]
         await fetch(router.session("acme", after=follower))
         assert lost(heard) == [False]
+
+
+async def test_an_early_past_does_not_hide_a_later_one_that_was_lost(cluster: Cluster) -> None:
+    """Of two sessions before and one after a failover, the second has seen what the first had not."""
+    async with opened() as router:
+        first = await wrote(router, 1)
+        await ask(router)
+        cluster.held = {"r1", "r2"}
+        second = router.session("acme", after=first)
+        await second.execute(WRITE, {"id": 2})
+        await ask(router)
+        await fail_over(cluster, router)
+        third = router.session("acme")
+        await third.fetch_one(READ, primary=True)
+        heard = Recorder(router)
+        await fetch(router.session("acme", after=[second, third]))
+        assert lost(heard) == [False]
+
+
+async def cached(session: Any) -> str:
+    rows = await session.fetch_all(CACHEABLE, cache=60)
+    text: str = rows[0].text
+    return text
+
+
+async def test_an_answer_from_memory_tells_of_a_lost_write_too(cluster: Cluster) -> None:
+    """It is the new primary's, and the session had seen the one before."""
+    cluster.held = {"r1", "r2"}
+    async with opened() as router:
+        session, heard = await wrote(router, 1), Recorder(router)
+        await fail_over(cluster, router)
+        await cached(router.session("acme"))
+        assert lost(heard) == []
+        assert await cached(session) == ""
+        assert (reasons(heard)[-1], lost(heard)) == ("cached", [False])
+
+
+async def test_who_shares_a_read_that_waited_for_a_primary_is_told_as_well(cluster: Cluster) -> None:
+    """Another server takes over while both wait, the one who reads and the one who gets the same answer."""
+    async with opened() as router:
+        await cached(router.session("acme"))
+        cluster.held = {"r1", "r2"}
+        reader, other = await wrote(router, 1), await wrote(router, 2)
+        heard = Recorder(router)
+        cluster.crash("primary", back=False)
+        await ask(router, "primary")
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(cached(each)) for each in (reader, other)]
+            await asyncio.sleep(0.02)
+            cluster.promote("r1")
+            await ask(router, "r1", "r2")
+        assert [each.result() for each in answers] == ["", ""]
+        assert lost(heard) == [False, False]
+        assert reasons(heard).count("cached") == 1
 
 
 async def test_who_has_seen_nothing_has_lost_nothing(cluster: Cluster) -> None:

@@ -124,6 +124,18 @@ def test_the_later_of_two_pasts_does_not_hide_the_earlier() -> None:
     assert (session.moment, session.since, session.before(5.0)) == (9.0, 3.0, 3.0)
 
 
+def test_of_several_pasts_the_last_before_a_failover_counts() -> None:
+    """What was seen last of the former primary may be lost where what was seen first is not."""
+    early, late = seen(wrote=1.0), seen(wrote=4.0)
+    late.follow(early)
+    session = Frontier()
+    for each in (late, seen(wrote=9.0), seen(wrote=8.0)):
+        session.follow(each, 5.0)
+    assert (session.moment, session.since, session.before(5.0)) == (9.0, 1.0, 4.0)
+    session.start_over(5.0)
+    assert session.since == 9.0
+
+
 Step = tuple[str, int]
 steps = st.lists(
     st.tuples(st.sampled_from(["write", "primary", "replica", "move", "follow"]), st.integers(0, 2)),

@@ -381,3 +381,16 @@ async def test_sqlite_needs_no_position(watched: Router, items: str) -> None:
     assert heard.route == ("replica", "read")
     found = watched.explain(f"SELECT name FROM {items}", tenant="acme", after="junk")
     assert all(node.caught_up for node in found.nodes)
+
+
+@SQLITE
+async def test_sqlite_caches_nothing_past_a_token(engine: Engine, items: str) -> None:
+    """What another process has written is in the file, and not in an answer from before the token."""
+    async with engine.open(keys=(KEY,)) as one, engine.open(keys=(KEY,)) as other:
+        session = await insert(one, items, "one")
+        sql = f"SELECT name FROM {items}"
+        assert await one.session("acme").fetch_value(sql, cache=60) == "one"
+        writer = other.session("acme")
+        await writer.execute(f"UPDATE {items} SET name = 'two'")
+        after = one.session("acme", after=[session, await writer.token()])
+        assert await after.fetch_value(sql, cache=60) == "two"

@@ -6,7 +6,7 @@ import logging
 import random
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from tests.consistency import costs, faults, scenes
+from tests.consistency import cached, costs, faults, scenes
 from tests.consistency.checker import check
 from tests.consistency.history import History
 from tests.consistency.pairs import pairs
+from tests.consistency.plan import Caching
 from tests.consistency.run import no_faults, workers
 from tests.consistency.scenes import TENANTS, Stage
 from tests.engines import Mariadb, PostgresqlSchemas, Sqlite
@@ -33,7 +34,11 @@ from tests.figures import Figure, show
 from tests.servers import MariadbCluster, PostgresqlCluster, watchdog
 
 ENGINES = ("postgresql", "mariadb", "sqlite")
+BROADCASTS = ("none", "alone")
 _PROCESSES = 3
+
+
+Scene = Callable[[Stage, Any, "Effort"], AsyncIterator[Figure]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,13 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="finish within a minute: fewer operations")
     add("--seed", type=int, help="of all choices; a new one if left out, printed in any case")
     add("--engine", action="append", choices=ENGINES, help="only this one; may be repeated")
+    add("--cache", action="store_true", help="cache the reads of sessions, and switch off each rule of that")
+    add(
+        "--broadcast",
+        action="append",
+        choices=BROADCASTS,
+        help="with --cache: only this way between processes",
+    )
     add("--history", type=Path, help="only check a history that a failed run has left")
     return parser.parse_args(arguments)
 
@@ -91,7 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = given.seed if given.seed is not None else random.randrange(1_000_000)
     logging.getLogger("router").addHandler(logging.NullHandler())  # failures are part of the game here
     try:
-        found = asyncio.run(_all(given.engine or ENGINES, QUICK if given.quick else FULL, seed))
+        effort = QUICK if given.quick else FULL
+        if given.cache:
+            play = _cached_scenes([Caching(each) for each in given.broadcast or BROADCASTS])
+        else:
+            play = _SCENES
+        found = asyncio.run(_all(given.engine or ENGINES, effort, seed, play))
     finally:
         watchdog.dismiss()
     code = show(f"consistency, seed {seed}", found, as_json=given.json)
@@ -109,7 +126,7 @@ def _judge(path: Path) -> int:
     return int(bool(verdict.violations))
 
 
-async def _all(engines: Sequence[str], effort: Effort, seed: int) -> list[Figure]:
+async def _all(engines: Sequence[str], effort: Effort, seed: int, play: Mapping[str, Scene]) -> list[Figure]:
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), BarColumn())
     found: list[Figure] = []
     with ExitStack() as stack:
@@ -128,7 +145,7 @@ async def _all(engines: Sequence[str], effort: Effort, seed: int) -> list[Figure
             engine = _ENGINES[name](folders[name], *([cluster] if cluster is not None else []))
             engine.create(*TENANTS)
             stage = Stage(engine, processes, seed, tell=tell)
-            found += [figure async for figure in _SCENES[name](stage, cluster, effort)]
+            found += [figure async for figure in play[name](stage, cluster, effort)]
     return found
 
 
@@ -180,6 +197,41 @@ async def _mariadb(stage: Stage, cluster: MariadbCluster, effort: Effort) -> Asy
 async def _sqlite(stage: Stage, cluster: None, effort: Effort) -> AsyncIterator[Figure]:
     async for figure in scenes.kept(stage, "sqlite", effort.operations["sqlite"], no_faults):
         yield figure
+
+
+def _cached_scenes(cachings: Sequence[Caching]) -> Mapping[str, Scene]:
+    """Return the scenes with cached reads; the last of each engine with servers ends its cluster."""
+
+    def with_all(name: str, harm: Any) -> Scene:
+        async def play(stage: Stage, cluster: Any, effort: Effort) -> AsyncIterator[Figure]:
+            for caching in cachings:
+                whole = harm(cluster, stage.seed, effort.rounds[name]) if cluster is not None else no_faults
+                total = effort.operations[name] // len(cachings)
+                async for figure in cached.kept(stage, name, total, whole, caching):
+                    yield figure
+
+        return play
+
+    async def postgresql(stage: Stage, cluster: Any, effort: Effort) -> AsyncIterator[Figure]:
+        async for figure in with_all("postgresql", faults.postgresql)(stage, cluster, effort):
+            yield figure
+        async for figure in cached.controls(stage, "postgresql", effort.off, late=effort.thorough):
+            yield figure
+        trials = (*cached.TRIALS, *cached.RARE) if effort.thorough else cached.TRIALS
+        async for figure in cached.switched_off(stage, "postgresql", effort.off, effort.times, trials):
+            yield figure
+        harm = faults.lossy(cluster, stage.seed)
+        async for figure in cached.lossy(stage, "postgresql", effort.lossy, harm):
+            yield figure
+
+    async def mariadb(stage: Stage, cluster: Any, effort: Effort) -> AsyncIterator[Figure]:
+        async for figure in with_all("mariadb", faults.mariadb)(stage, cluster, effort):
+            yield figure
+        harm = faults.lossy(cluster, stage.seed)
+        async for figure in cached.lossy_without(stage, "mariadb", effort.lossy, harm):
+            yield figure
+
+    return {"postgresql": postgresql, "mariadb": mariadb, "sqlite": with_all("sqlite", no_faults)}
 
 
 _ENGINES: dict[str, Any] = {"postgresql": PostgresqlSchemas, "mariadb": Mariadb, "sqlite": Sqlite}

@@ -1,4 +1,5 @@
-"""Find what contradicts the promises in a history. Pure, and cheap: one pass in the order of the sessions.
+"""Find what contradicts the promises in a history. Pure, and cheap: one pass in the order of the sessions,
+and one over the reads.
 
 What a session must see is the union of what it wrote, what it read, and what the tokens it was opened with
 stand for; every later read of the session has to show all of that. A write whose outcome is unknown may be
@@ -125,10 +126,13 @@ class _Check:
         return known - there
 
     def run(self) -> Verdict:
-        """Go through all sessions, and then look at the end."""
+        """Go through all sessions, then through all that was seen of causes, and then look at the end."""
         # a token is older than the session that it opens, and so is the session that it is from
         for opening in sorted(self.history.openings, key=lambda each: each.at):
             self._session(opening)
+        for operation in self.history.operations:  # a write may be of a session that was opened later
+            if operation.kind is Kind.READ and operation.outcome is Outcome.OK:
+                self._order(operation, set(operation.numbers))
         self._end()
         return self.verdict
 
@@ -178,7 +182,6 @@ class _Check:
     def _read(self, read: Operation, knowledge: Knowledge) -> None:
         seen = set(read.numbers)
         self._rows(read, seen)
-        self._order(read, seen)
         known = knowledge.get(read.item, {})
         if read.level is Level.SESSION:
             self.verdict.judged += 1

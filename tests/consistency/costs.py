@@ -160,7 +160,7 @@ class Measure:
     async def _block(self, make: Make) -> float:
         began = thread_time()
         for _ in range(_BLOCK):
-            await make().fetch_one(self._entries.select, {"item": 1})
+            await make().fetch_one(self._entries.of(1).select, {"item": 1})
         return (thread_time() - began) / _BLOCK
 
     async def wrote(self) -> Session:

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from router.reasons import Reason
+
 
 class Kind(StrEnum):
     """Say what an operation does to its item."""
@@ -72,6 +74,7 @@ class Operation:
     outcome: Outcome = Outcome.OK
     level: Level = Level.SESSION
     within: float = 0.0  # seconds, of a bounded read
+    cache: float = 0.0  # seconds that a cached answer may be old; 0: none is asked for
     how: str = ""  # by which way of the library
     node: str = ""
     replica: bool = False  # whether that was one then
@@ -79,15 +82,21 @@ class Operation:
     told: bool = False  # that writes of its past are lost
     foreign: tuple[str, ...] = ()  # tenants of rows that are another tenant's
 
+    @property
+    def cached(self) -> bool:
+        """Tell whether memory has answered."""
+        return self.reason == Reason.CACHED
+
     def __str__(self) -> str:
         """Return it in words, for the one who has to find out what went wrong."""
         what = " ".join(map(str, self.numbers)) or "nothing"
         verb = {Kind.READ: "read", Kind.WRITE: "wrote", Kind.TOKEN: "took a token, saw"}[self.kind]
         end = "" if self.outcome is Outcome.OK else f", {self.outcome}"
+        asked = f", cache={self.cache:g}" if self.cache else ""
         return (
             f"session {self.session} (process {self.process}, {self.tenant}) {verb} {what} "
             f"in item {self.item} from {self.began:.4f} to {self.ended:.4f} by {self.how or 'hand'} "
-            f"on {self.node or '?'} ({self.level}, {self.reason or 'no reason'}{end})"
+            f"on {self.node or '?'} ({self.level}, {self.reason or 'no reason'}{end}{asked})"
         )
 
 

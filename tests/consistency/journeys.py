@@ -20,15 +20,27 @@ from router.predicates import router_error
 from router.topology import Role
 from tests.consistency.history import Kind, Level, Opening, Operation, Outcome, Past
 from tests.consistency.plan import Carried, Journey, Plan
-from tests.consistency.table import LEVELLED, READS, WRITES, Entries, Found, Row
+from tests.consistency.table import (
+    CACHEABLE,
+    CACHED_READS,
+    LEVELLED,
+    READS,
+    SEVERAL,
+    WRITES,
+    Entries,
+    Found,
+    Row,
+)
 
 _STOPS = 12  # sessions of a journey: what its user knows stays small enough to be checked
 _WINDOW = 400  # operations of a process after which it turns to other items: rows of one stay few
 _ITEMS = 6  # that are in use at once, in each tenant
+_CACHED_WINDOW, _CACHED_ITEMS = 1_500, 3  # where reads are cached: what is read once is not in memory again
 _TIMEOUT = 20.0  # seconds: a request waits while the primary changes
 _LEVELS = {Level.SESSION: 16, Level.EVENTUAL: 2, Level.STRONG: 1, Level.BOUNDED: 1}
 _BOUNDS = (0.2, 1.0)  # seconds
 _SHARES = (0.0, 0.3, 0.5, 0.7)  # of writes, among what one user does
+_TTLS = (0.3, 2.0, 30.0)  # seconds that a cached answer may be old
 #: How the reason of an operation begins that failed with an error that is none of the router's.
 STRANGE = "no RouterError: "
 
@@ -40,12 +52,16 @@ class Place:
 
     def __init__(self, plan: Plan, process: int, router: Router, note: Callable[[Any], None]) -> None:
         self.plan, self.process, self.router, self.note = plan, process, router, note
-        self.entries = Entries(plan.table)
+        self.entries = Entries(plan.table, plan.tables)
+        self.writes = plan.caching is None or plan.caching.writes(process)
         self.numbers = count((process + 1) * 10**9)
         self.sessions = count((process + 1) * 10**6)
         self.last: dict[str, RequestEvent] = {}  # by context id, which is the session's number
         self.lately: dict[str, deque[Carried]] = defaultdict(lambda: deque(maxlen=8))  # by tenant
         self._done = 0
+        self._window, self._items = (
+            (_WINDOW, _ITEMS) if plan.caching is None else (_CACHED_WINDOW, _CACHED_ITEMS)
+        )
         self._journeys = count((process + 1) * 10**6)
         router.dispatcher.subscribe(RequestEvent, self._heard)
         router.dispatcher.subscribe(WriteLost, self._lost)
@@ -62,11 +78,12 @@ class Place:
         """Return a user who has just come."""
         number = next(self._journeys)
         rng = random.Random(f"{self.plan.seed}/{number}")
-        return Journey(number, rng.choice(self.plan.tenants), self.plan.table, rng.choice(_SHARES))
+        shares = _SHARES if self.plan.caching is None else self.plan.caching.shares
+        return Journey(number, rng.choice(self.plan.tenants), self.plan.table, rng.choice(shares))
 
     def item(self, rng: random.Random) -> int:
         """Return an item that is in use now."""
-        return self._done // _WINDOW * _ITEMS + rng.randrange(_ITEMS)
+        return self._done // self._window * self._items + rng.randrange(self._items)
 
     def did(self, operation: Operation) -> None:
         """Take note of an operation."""
@@ -83,7 +100,9 @@ class Visit:
         self._number = next(place.sessions)
         _session.set(self._number)
         self._count = 0  # operations so far
-        self._level = self._rng.choices(tuple(_LEVELS), tuple(_LEVELS.values()))[0]
+        caching = place.plan.caching
+        levels = _LEVELS if caching is None else _LEVELS | {Level.BOUNDED: caching.bounded}
+        self._level = self._rng.choices(tuple(levels), tuple(levels.values()))[0]
         self._within = self._rng.choice(_BOUNDS)  # seconds, where its reads are bounded
         carried = [*journey.carried]
         if (lately := place.lately[journey.tenant]) and self._rng.random() < 0.1:
@@ -92,10 +111,23 @@ class Visit:
         place.note(Opening(self._number, place.process, client, journey.tenant, monotonic(), after))
         given: dict[str, Any] = {"consistency": self._given(self._level)}
         if place.plan.guarantees.tokens:
-            given["after"] = [*(each.token for each in carried), *self._rubbish()]
+            given["after"] = [*(self._brought(each.token) for each in carried), *self._rubbish()]
         self._session = place.router.session(
             journey.tenant, context_id=str(self._number), timeout=_TIMEOUT, **given
         )
+
+    def _brought(self, token: Any) -> Any:
+        """Return a token as it arrives: sometimes damaged, so that it is not believed."""
+        caching = self._place.plan.caching
+        if caching is None or not isinstance(token, str) or self._rng.random() >= caching.damaged:
+            return token
+        return token[:-3]
+
+    def _cache(self) -> dict[str, Any]:
+        """Return, often, that an answer may come from memory."""
+        if self._place.plan.caching is None or self._rng.random() >= 0.75:
+            return {}
+        return {"cache": self._rng.choice(_TTLS)}
 
     def _rubbish(self) -> list[str]:
         """Return, sometimes, a token that must not be believed: it must not weaken what the others say."""
@@ -112,7 +144,7 @@ class Visit:
     async def run(self) -> list[tuple[int, Journey]]:
         """Do what the user does here; return where they go on: processes, and with what."""
         async with self._session:
-            for _ in range(self._rng.randint(1, 5)):
+            for _ in range(self._rng.randint(1, 5 if self._place.plan.caching is None else 8)):
                 await self._operation()
                 if self._rng.random() < 0.05:
                     await asyncio.sleep(self._rng.uniform(0, 0.3))
@@ -152,7 +184,7 @@ class Visit:
     # --- operations --------------------------------------------------------------------------------------
 
     async def _operation(self) -> None:
-        if self._rng.random() < self._journey.writes:
+        if self._place.writes and self._rng.random() < self._journey.writes:
             await self._write()
         elif self._rng.random() < 0.95:
             await self._read()
@@ -193,13 +225,16 @@ class Visit:
         return Outcome.OK, ""
 
     async def _read(self) -> None:
-        way = self._rng.choices(tuple(READS), tuple(READS.values()))[0]
-        several = way in (Entries.readonly, Entries.objects) and self._rng.random() < 0.5
-        items = [self._item() for _ in range(1 + several)]
+        ways = READS if self._place.plan.caching is None else CACHED_READS
+        way = self._rng.choices(tuple(ways), tuple(ways.values()))[0]
+        several = way in SEVERAL and self._rng.random() < 0.5
+        items = list(dict.fromkeys(self._item() for _ in range(1 + several)))
         level, given = self._level, dict[str, Any]()
         if way in LEVELLED and self._rng.random() < 0.1:
             level = self._rng.choice((Level.EVENTUAL, Level.STRONG, Level.BOUNDED))
             given = {"consistency": self._given(level)}
+        if way in CACHEABLE:
+            given |= self._cache()
         began = monotonic()
         found: list[Found] = []
 
@@ -222,6 +257,7 @@ class Visit:
                 way.__name__,
                 error,
                 level=level,
+                cache=given.get("cache", 0.0),
                 foreign=foreign,
             )
 
@@ -237,17 +273,19 @@ class Visit:
         place.note(Opening(number, place.process, self._client, tenant, monotonic(), (past,)))
         after = self._session if place.plan.guarantees.tokens else None
         found: list[tuple[str, int]] = []
+        given = self._cache()
 
         async def work() -> None:
             found.extend(
                 (row.tenant, row.number)
                 for row in await place.router.fetch_all(
-                    place.entries.select,
+                    place.entries.of(item).select,
                     {"item": item},
                     tenant=tenant,
                     after=after,
                     consistency=self._given(Level.SESSION),
                     timeout=_TIMEOUT,
+                    **given,
                 )
             )
 
@@ -262,7 +300,7 @@ class Visit:
         place.did(
             Operation(
                 number, place.process, tenant, Kind.READ, item, own, began, ended,
-                outcome, how="glance", reason=error, told=told, foreign=foreign,
+                outcome, how="glance", reason=error, told=told, foreign=foreign, **given,
             )
         )  # fmt: skip
 

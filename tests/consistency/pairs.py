@@ -67,12 +67,12 @@ class Pairs:
     async def _write(self, tenant: str, number: int) -> Any:
         session = self._router.session(tenant)
         values = {"tenant": tenant, "item": number, "number": number}
-        await session.execute(self._entries.insert, values)
+        await session.execute(self._entries.of(number).insert, values)
         return session
 
     async def _read(self, way: str, tenant: str, number: int, **given: Any) -> bool:
         session = self._router.session(tenant, context_id=way, **given)
-        return bool(await session.fetch_all(self._entries.select, {"item": number}))
+        return bool(await session.fetch_all(self._entries.of(number).select, {"item": number}))
 
     async def ours(self, tenant: str, number: int, think: float) -> bool:
         """Open the next session after a token, or where it is in the same process after the session."""

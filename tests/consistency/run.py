@@ -169,8 +169,8 @@ def workers(count: int = 3) -> Iterator[Workers]:
 
 
 async def prepare(plan: Plan, key: str) -> None:
-    """Create the table of each tenant."""
-    entries = Entries(plan.table)
+    """Create the tables of each tenant."""
+    entries = Entries(plan.table, plan.tables)
     async with Router.open(parse(plan.sections, Path(plan.folder))) as router:
         for tenant in plan.tenants:
             await entries.create(router, tenant, key)
@@ -178,10 +178,12 @@ async def prepare(plan: Plan, key: str) -> None:
 
 async def look(plan: Plan, history: History) -> None:
     """Write down what is in the tables in the end, on the primary of now."""
-    sql = f"SELECT tenant, item, number FROM {plan.table}"
+    entries = Entries(plan.table, plan.tables)
     async with Router.open(parse(plan.sections, Path(plan.folder))) as router:
         final = []
         for tenant in plan.tenants:
-            rows = await router.fetch_all(sql, tenant=tenant, primary=True, timeout=60)
-            final += [Row(tenant, row.tenant, row.item, row.number) for row in rows]
+            for shelf in entries.shelves:
+                sql = f"SELECT tenant, item, number FROM {shelf.name}"
+                rows = await router.fetch_all(sql, tenant=tenant, primary=True, timeout=60)
+                final += [Row(tenant, row.tenant, row.item, row.number) for row in rows]
     history.final = final

@@ -12,7 +12,7 @@ from tests.consistency import faults
 from tests.consistency.checker import Rule, Verdict, check
 from tests.consistency.history import History, Kind, Level, Outcome
 from tests.consistency.journeys import STRANGE
-from tests.consistency.plan import ALL, Guarantees, Plan, Settings
+from tests.consistency.plan import ALL, Caching, Guarantees, Plan, Settings
 from tests.consistency.run import Faults, Progress, Workers, look, no_faults, prepare
 from tests.engines import Engine
 from tests.faults import Blackhole, Direction
@@ -42,7 +42,13 @@ class Stage:
     tell: Callable[[str, int, int], None] = lambda name, done, total: None
     tables: int = 0
 
-    def plan(self, engine: Engine | None = None, seed: int = 0, guarantees: Guarantees = ALL) -> Plan:
+    def plan(
+        self,
+        engine: Engine | None = None,
+        seed: int = 0,
+        guarantees: Guarantees = ALL,
+        caching: Caching | None = None,
+    ) -> Plan:
         """Return the plan of one more history."""
         self.tables += 1
         place: Any = engine or self.engine
@@ -68,6 +74,7 @@ class Stage:
             self.workers.count,
             guarantees,
             settings,
+            caching,
         )
 
     async def history(self, name: str, plan: Plan, total: int, harm: Faults = no_faults) -> "Checked":
@@ -110,8 +117,10 @@ class Checked:
         afar = sum(each.replica for each in judged)
         failed = sum(each.outcome is not Outcome.OK for each in operations)
         clean = sum(each.clean for each in self.history.failovers)
+        cached = sum(each.cached for each in judged)
+        places = f"{afar:,} of them on replicas" + (f" and {cached:,} from memory" if cached else "")
         return (
-            f"{len(operations):,} operations, {len(judged):,} reads judged, {afar:,} of them on replicas, "
+            f"{len(operations):,} operations, {len(judged):,} reads judged, {places}, "
             f"{clean} clean failovers, {failed} failed or unknown, seed {self.history.notes['seed']}"
         )
 
@@ -122,14 +131,20 @@ class Checked:
 async def kept(stage: Stage, name: str, total: int, harm: Faults) -> AsyncIterator[Figure]:
     """Make a history with all guarantees on: nothing may be found."""
     made = await stage.history(name, stage.plan(), total, harm)
-    yield _clean(stage, f"{name}: violations in {total:,} operations", made)
+    yield clean(stage, f"{name}: violations in {total:,} operations", made)
+    yield unexpected(name, made)
+
+
+def unexpected(name: str, made: Checked) -> Figure:
+    """Count the errors that nobody may see."""
     strange = [each.reason for each in made.history.operations if each.reason.startswith(STRANGE)]
     strange += made.history.strays
     words = "errors that are no RouterError, or that nobody caught"
-    yield Figure(f"{name}: {words}", len(strange), 0, note=(strange or [""])[0])
+    return Figure(f"{name}: {words}", len(strange), 0, note=(strange or [""])[0])
 
 
-def _clean(stage: Stage, name: str, made: Checked) -> Figure:
+def clean(stage: Stage, name: str, made: Checked) -> Figure:
+    """Count the violations; a history that has some is kept."""
     verdict, note = made.verdict, made.words
     if verdict.violations:
         kinds = ", ".join(f"{count} {rule}" for rule, count in verdict.counts.most_common())
@@ -163,10 +178,11 @@ async def switched_off(
             for rule in rules:
                 found[rule].append(made.verdict.counts[rule])
         for rule, counts in found.items():
-            yield _missed(f"{name}: {words}: {rule} found", counts, total)
+            yield missed(f"{name}: {words}: {rule} found", counts, total)
 
 
-def _missed(name: str, counts: list[int], total: int) -> Figure:
+def missed(name: str, counts: list[int], total: int) -> Figure:
+    """Require that each of some histories has violations."""
     note = f"the fewest of {len(counts)} histories of {total:,} operations: {', '.join(map(str, counts))}"
     return Figure(name, min(counts), 1, least=True, note=note)
 
@@ -178,10 +194,10 @@ async def repeated(stage: Stage, name: str, total: int, cuts: int) -> AsyncItera
             plan = stage.plan(proxied.engine, guarantees=guarantees)
             made = await stage.history(f"{name}: answers lost", plan, total, _answers_lost(proxied, cuts))
             if guarantees is ALL:
-                yield _clean(stage, f"{name}: answers to writes lost: violations", made)
+                yield clean(stage, f"{name}: answers to writes lost: violations", made)
             else:
                 counts = [made.verdict.counts[Rule.DUPLICATE]]
-                yield _missed(f"{name}: unknown writes repeated: duplicates found", counts, total)
+                yield missed(f"{name}: unknown writes repeated: duplicates found", counts, total)
 
 
 def _answers_lost(proxied: Proxied, cuts: int) -> Faults:
@@ -202,6 +218,6 @@ async def lossy(stage: Stage, name: str, total: int, harm: Faults) -> AsyncItera
     lost = made.verdict.lost
     acknowledged = sum(each.outcome is Outcome.OK for each in lost)
     yield Figure(f"{name}: lossy failover: lost writes found", acknowledged, 1, least=True)
-    yield _clean(stage, f"{name}: lossy failover: violations, and sessions that were not told", made)
+    yield clean(stage, f"{name}: lossy failover: violations, and sessions that were not told", made)
     words = "pairs of a session and a lost write that it knew"
     yield Figure(f"{name}: lossy failover: told", made.verdict.reported, 1, least=True, note=words)

@@ -16,6 +16,7 @@ import uvloop
 from router import Router
 from router.config import parse
 from tests.consistency.journeys import Place, Visit
+from tests.consistency.mutants import without
 from tests.consistency.plan import Journey, Plan
 
 _BATCH = 200  # values that are sent home at once
@@ -88,11 +89,16 @@ class Worker:
                 self._plans.put_nowait(None)
 
     async def _take_part(self, plan: Plan) -> None:
-        async with Router.open(parse(plan.configured(self._process), Path(plan.folder))) as router:
-            place = Place(plan, self._process, router, self._note)
-            async with asyncio.TaskGroup() as group:
-                for client in range(plan.clients):
-                    group.create_task(self._client(place, client))
+        configured = parse(plan.configured(self._process), Path(plan.folder))
+        with without(plan.guarantees.without):
+            async with Router.open(configured) as router:
+                await self._serve(plan, router)
+
+    async def _serve(self, plan: Plan, router: Router) -> None:
+        place = Place(plan, self._process, router, self._note)
+        async with asyncio.TaskGroup() as group:
+            for client in range(plan.clients):
+                group.create_task(self._client(place, client))
 
     async def _client(self, place: Place, number: int) -> None:
         while not self._stopped.is_set():
