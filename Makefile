@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: help setup demo test bench chaos consistency check fix up down clean
+.PHONY: help setup demo test bench chaos consistency cache check fix up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +46,15 @@ chaos: setup ## Break servers under load, each figure beside its limit; ARGS="--
 	@$(BIN)/python -m tests.servers.install >&2
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-consistency: setup ## Check what many users see through lag and failovers; ARGS="--quick" within a minute, "--seed 7"
+consistency: setup ## Check what many users see through lag and failovers; ARGS="--quick" within a minute, "--cache", "--seed 7"
 	@$(BIN)/python -m tests.servers.install >&2
 	@$(BIN)/python -m tests.consistency $(ARGS)
+
+cache: setup ## Measure the cache, each figure beside its limit; ARGS="--quick" within a minute, "--json", "--seed 7"
+	@$(BIN)/python -m tests.servers.install >&2
+	@$(BIN)/python -c 'import cashews' 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[bench]" --constraint constraints.txt
+	@$(BIN)/python -m tests.cache $(ARGS)
 
 up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
 	docker compose up --detach --wait

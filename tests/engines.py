@@ -73,10 +73,23 @@ class Engine:
         cluster: dict[str, Any] | None = None,
         defaults: dict[str, Any] | None = None,
         keys: tuple[str, ...] = (),
+        own: dict[str, dict[str, Any]] | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Return what describes these tenants on one cluster named ``main``; ``keys`` sign tokens."""
+        """Return what describes these tenants on one cluster named ``main``; ``keys`` sign tokens.
+
+        ``own`` is what single tenants set, ``more`` further sections such as ``cache`` and ``tiers``.
+        """
         section = {**self.cluster(), "connections": {"max": connections}, **(cluster or {})}
-        listed = {tenant: {"tenant": tenant, "cluster": "main", **self.tenant(tenant)} for tenant in tenants}
+        listed = {
+            tenant: {
+                "tenant": tenant,
+                "cluster": "main",
+                **self.tenant(tenant),
+                **(own or {}).get(tenant, {}),
+            }
+            for tenant in tenants
+        }
         quick = {"retries": {"attempts": 3, "min_wait": "5ms", "max_wait": "50ms"}}
         return {
             "version": 1,
@@ -84,6 +97,7 @@ class Engine:
             "defaults": {**quick, **(defaults or {})},
             "tenants": listed,
             **({"tokens": {"keys": list(keys)}} if keys else {}),
+            **more,
         }
 
     @contextlib.asynccontextmanager

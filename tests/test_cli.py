@@ -175,7 +175,7 @@ def test_explain_names_everything() -> None:
     assert list(value) == [
         "tenant", "schema", "cluster", "database", "physical_schema", "role", "node", "candidates",
         "reason", "kind", "tables", "functions", "fingerprint", "normalized",
-        "notes", "nodes",
+        "notes", "nodes", "cacheable", "uncached", "ttl", "depends",
     ]  # fmt: skip
     assert (value["schema"], value["physical_schema"]) == ("analytics", "acme_analytics")
     assert (value["database"], value["functions"]) == ("app", ["lower"])

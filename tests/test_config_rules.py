@@ -273,7 +273,7 @@ def test_paths_are_relative_to_the_folder(tmp_path):
         (cluster(), {"tier": "gold"}, "'gold' is not in router.yaml"),
         (cluster(), {"retries": {"min_wait": "2s"}}, "min_wait above its max_wait"),
         (cluster(), {"retries": {"attempts": 0}}, "at least 1"),
-        (cluster(), {"cache": {}}, "unknown key"),
+        (cluster(), {"caches": {}}, "unknown key"),
         (cluster(engine="mysql"), {"database": "x"}, "beside schema"),
         (SQLITE, {}, "SQLite has no schemas"),
     ],

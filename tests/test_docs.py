@@ -214,10 +214,16 @@ def _configurations(page: Path) -> Iterator[dict[str, str]]:
         yield files
 
 
+_SECRETS = (
+    *("APP_PASSWORD", "APP_RO_PASSWORD", "ORDERS_PASSWORD", "ROUTER_TOKEN_KEY"),
+    *("CACHE_PASSWORD", "CACHE_KEY"),
+)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=_id)
 def test_every_yaml_block_loads(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each configuration on a page is accepted by the loader without a warning but that it has no tenants."""
-    for name in ("APP_PASSWORD", "APP_RO_PASSWORD", "ORDERS_PASSWORD", "ROUTER_TOKEN_KEY"):
+    for name in _SECRETS:
         monkeypatch.setenv(name, "from the environment")
     for number, files in enumerate(_configurations(page)):
         folder = tmp_path / str(number)

@@ -83,6 +83,7 @@ def test_every_reason_of_a_statement_is_in_the_table() -> None:
         Reason.READ_TRANSACTION,
         Reason.DECLARED_PRIMARY,
         Reason.STRONG,
+        Reason.CACHED,
         Reason.CAUGHT_UP,
         Reason.CHECKED,
         Reason.WAITED,
