@@ -311,7 +311,9 @@ async def _filled(
         if request.seen.shown is not None:
             request.seen.shown.tables(places, executor.clock())
         return value
-    fill.includes(goal)
+    own = request.consistency is _SESSION  # else it need not have what the session has seen
+    if own:
+        fill.includes(goal)
     entry = Entry(
         frozen,
         places=places,
@@ -326,7 +328,7 @@ async def _filled(
     )
     flight.entry = entry
     if request.seen.shown is not None:
-        request.seen.shown.own(entry, fill.sent)
+        request.seen.shown.own(entry, fill.sent if own else entry.as_of)
     if cache.store(key, entry, scope):
         if look is not None:
             look.keep(entry, asked.ttl)

@@ -20,6 +20,7 @@ from router.statements import Kind, Statement
 from router.topology import Node
 
 _PATIENCE = 1.0  # seconds that a read waits for what the catalog says, before it goes on without
+_UNCLEAR = 3  # writes that cast doubt on all that a tenant has, until the catalog is asked for their sake
 
 
 def scope_of(target: Target, cache: Cache, homes: Iterable[Target]) -> Scope:
@@ -80,7 +81,8 @@ def begin(
     """Take note that a statement that is no read is about to run; ``writing`` goes on if there is one."""
     if not scope.fresh:
         scope.doubt()
-        if scope.asks_by_itself:
+        scope.unclear += 1
+        if scope.asks_by_itself and scope.unclear >= _UNCLEAR:
             limit = target.placement.settings.statement_timeout
             scope.asks_by_itself = not cache.beside(
                 _learn_soon(target, scope, target.backend.clock() + limit)
@@ -98,7 +100,7 @@ def conclude(cache: Cache, scope: Scope, writing: Writing) -> None:
 async def _learn_soon(target: Target, scope: Scope, deadline: float) -> None:
     """Learn which tables a write changes, for the next one: until then it casts doubt on all of them."""
     await learn(target, scope, deadline)
-    scope.asks_by_itself = True
+    scope.asks_by_itself, scope.unclear = True, 0
 
 
 def not_written(cache: Cache, scope: Scope, request: Request, error: RouterError | None) -> None:

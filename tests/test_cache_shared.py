@@ -158,3 +158,18 @@ async def test_a_held_back_replica_spoils_no_shared_answer(
         for router in (one, two, three):
             await soon(router, items, ["first", "second"])
             assert await names(router, items) == ["first", "second"]
+
+
+async def test_an_eventual_read_with_a_token_vouches_for_nothing(engine: Engine, items: str) -> None:
+    """It may have been answered by a replica that lacks what the token stands for."""
+    sql = f"SELECT amount FROM {items}"
+    async with processes(engine, {"broadcast": "none"}) as (one, two):
+        await names(two, items)
+        await ask_until_current(two)
+        async with holding(engine):
+            token = await insert(one, items, "first")
+            reader = two.session("acme", after=token)
+            assert len(await reader.fetch_all(sql)) == 1
+            assert await reader.fetch_all(sql, cache=60, consistency="eventual") == []
+            assert two.cache.stats().tenants["acme"].stored
+            assert len(await two.fetch_all(sql, tenant="acme", cache=60, after=token)) == 1

@@ -25,7 +25,7 @@ class Scope:
     __slots__ = (
         "_auto", "_facts", "_forgotten", "_heat", "_known", "_lifetimes", "_nevers", "_reads", "_rules",
         "_shows", "_writes",
-        "asks_by_itself", "broadcast", "homes", "place", "tally", "worth",
+        "asks_by_itself", "broadcast", "homes", "place", "tally", "unclear", "worth",
     )  # fmt: skip
 
     def __init__(
@@ -43,7 +43,8 @@ class Scope:
         self.broadcast = broadcast  # of the cluster
         self.tally = tally  # of the tenant
         self.worth = worth
-        self.asks_by_itself = True  # whether the next write may ask the catalog, beside
+        self.asks_by_itself = True  # whether a write may ask the catalog, beside
+        self.unclear = 0  # writes since of which nothing was known; one now and then is not worth a question
         self._rules, self._auto = settings.cache_rules, settings.cache_auto
         self._heat = None if self._auto is None else Heat(self._auto.reads, self._auto.window)
         self._known = known
