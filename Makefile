@@ -26,7 +26,7 @@ demo: setup ## Run the main job on SQLite; nothing else is needed
 
 test: setup ## Install the servers that are missing, then run all tests; ARGS="-k name" for some, JOBS=1 in one process
 	$(BIN)/python -m tests.servers.install
-	$(BIN)/pytest -q --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -q --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Read: lint, format, types, layers
 	$(BIN)/ruff check .

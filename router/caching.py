@@ -40,7 +40,7 @@ _PAUSE = 1.0  # seconds until what could not be read anew is tried again
 _FLIGHTS = 3  # reads of others that one waits for, before it goes by itself
 _STRONG, _SESSION, _EVENTUAL = Consistency.STRONG, Consistency.SESSION, Consistency.EVENTUAL
 _BOUNDED, _PRIMARY = Consistency.BOUNDED, Intent.PRIMARY
-Places = tuple[Place, ...]
+Places = tuple[Place, ...] | None  # None: the catalog has not said; an answer is shared and not kept
 
 
 class Bypass(StrEnum):
@@ -203,8 +203,8 @@ async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, r
     places = scope.reads(asked.statement)
     if moment_in(request.args, asked.statement.dialect):
         places = Never.TIME_LITERAL
-    if not isinstance(places, tuple):
-        add(tally.bypasses, places or Refusal.UNKNOWN)
+    if isinstance(places, str):
+        add(tally.bypasses, places)
         _unanswered(executor, asked.target, scope)
         return await executor.run(request)
     for _ in range(_FLIGHTS):
@@ -225,7 +225,9 @@ async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, r
         if flight is not None and flight.entry is not None:
             entry = flight.entry
             await _settled(executor, request)  # another primary may have taken over meanwhile
-            if asked.refusal(entry, scope.heard, flight.sent) is None:
+            # an answer of which the tables are not known is not overruled by any write
+            known = entry.places or flight.sent >= asked.at
+            if known and asked.refusal(entry, scope.heard, flight.sent) is None:
                 tally.joined += 1
                 return _give(
                     executor,
@@ -277,7 +279,7 @@ async def _filled(
     """Take an answer from the tier that processes share, or run the read; keep what may be kept."""
     cache = executor.cache
     look = None
-    if cache.tier is not None and not asked.target.backend.cluster.replicas_current:
+    if cache.tier is not None and places is not None and not asked.target.backend.cluster.replicas_current:
         began = executor.clock()
         look = await Look.begin(executor, asked.target, cache.tier, request, places)
         scope.tally.waited += executor.clock() - began
@@ -297,26 +299,29 @@ async def _filled(
         scope.tally.misses += 1
         _unanswered(executor, asked.target, scope)
     fill = request.fill = Fill()
-    marks = scope.marks(places, cache.marks)  # before it is sent: a write from now on is seen in them
+    # before it is sent: a write from now on is seen in them
+    marks = () if places is None else scope.marks(places, cache.marks)
     goal = request.seen.goal
     value = await executor.run(request)
-    if not scope.fresh or scope.reads(request.statement) != places:  # it has waited while the schema changed
-        add(scope.tally.unstored, Unstored.SCHEMA)
+    if places is not None and (not scope.fresh or scope.reads(request.statement) != places):
+        add(scope.tally.unstored, Unstored.SCHEMA)  # it has changed while the read waited
         if request.seen.shown is not None:
             request.seen.shown.everything(executor.clock())
         return value
     frozen = freeze(value, cache.largest)
     if frozen is None or fill.node is None or fill.as_of == -inf:
         add(scope.tally.unstored, Unstored.VALUE if frozen is None else Unstored.AGE)
-        if request.seen.shown is not None:
+        if request.seen.shown is not None and places is not None:
             request.seen.shown.tables(places, executor.clock())
+        elif request.seen.shown is not None:
+            request.seen.shown.everything(executor.clock())
         return value
     own = request.consistency is _SESSION  # else it need not have what the session has seen
     if own:
         fill.includes(goal)
     entry = Entry(
         frozen,
-        places=places,
+        places=places or (),
         marks=marks,
         as_of=fill.as_of,
         until=fill.until,
@@ -329,7 +334,9 @@ async def _filled(
     flight.entry = entry
     if request.seen.shown is not None:
         request.seen.shown.own(entry, fill.sent if own else entry.as_of)
-    if cache.store(key, entry, scope):
+    if places is None:
+        add(scope.tally.unstored, Refusal.UNKNOWN)
+    elif cache.store(key, entry, scope):
         if look is not None:
             look.keep(entry, asked.ttl)
     elif not entry.alive:  # a replica that is not known to have the last write: ask how far it is by now

@@ -58,11 +58,32 @@ def pytest_configure(config: pytest.Config) -> None:
     turns.take(config)
 
 
+_LONGEST = (
+    "test_failover",
+    "test_consistency",
+    "test_cancellation",
+    "test_cache_figures",
+    "test_network",
+    "test_process",
+    "test_servers",
+    "test_differential",
+    "test_consistency_reads",
+    "test_cache_writes",
+    "test_cache_causal",
+    "test_cache_broadcast",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not meant for an engine: a skip would look like something missing."""
     left_out = [item for item in items if not wanted(item)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if wanted(item)]
+    # the longest files first: one that a worker begins last keeps the others waiting at the end
+    items[:] = sorted((item for item in items if wanted(item)), key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    return _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST)
 
 
 def pytest_unconfigure() -> None:

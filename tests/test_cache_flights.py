@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router import Router
+from router import Router, caching
 from router.errors import RouterError, RouterTimeout
 from router.events import RequestFailed, RequestFinished
 from tests.cache.looking import Look, Looking, Stage, alone
@@ -246,3 +246,21 @@ async def test_closing_the_router_leaves_nothing_behind(engine: Engine, stage: S
         await asyncio.gather(*tasks, return_exceptions=True)
         assert asyncio.all_tasks() <= held
     assert asyncio.all_tasks() <= before
+
+
+async def test_a_catalog_that_does_not_answer_makes_no_herd(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is kept then, but of those who ask at the same time one reads for all."""
+
+    async def silent(*_: object) -> None:
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(caching, "learn", silent)
+    stage.look.heard.clear()
+    assert [len(rows) for rows in await asyncio.gather(*(fetch(stage) for _ in range(200)))] == [1] * 200
+    assert len(reads(stage)) <= 10  # as often as those who have waited for the catalog come in turns
+    assert not stage.router.cache.stats().entries
+    await stage.look.router.execute(f"UPDATE {stage.table} SET amount = 100", tenant="acme")
+    found = await stage.look("acme", stage.sql)
+    assert not found.cached and (found.role == "replica" or found.rows == [(3, 300)])

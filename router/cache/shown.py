@@ -54,6 +54,9 @@ class Shown:
 
     def own(self, entry: Entry, sent: float) -> None:
         """Take note of an entry that the session has read: it has all that was shown before ``sent``."""
+        if not entry.places:  # it is not known of which
+            self.everything(entry.until)
+            return
         known = self._tables
         self.last = entry if self._all <= entry.as_of else None
         for place in entry.places:
