@@ -89,7 +89,9 @@ async def test_a_read_in_the_way_of_replay_is_made_elsewhere(place: tuple[Router
         await fill(router)
         await clean(engine)
     await both
-    assert [each.code for each in heard.of(RetryScheduled)] == ["40001"] * 2
+    # PostgreSQL says so and ends the session; at times the end is all that arrives
+    codes = [each.code for each in heard.of(RetryScheduled)]
+    assert len(codes) == 2 and {"40001"} <= set(codes) <= {"40001", "08003"}
     (told,) = (each for each in heard.requests if "pg_sleep" in each.sql)
     assert (told.role, told.reason, told.attempts) == ("primary", "replica_failed", 3)
     assert len(health.snapshot().replicas) == 2
