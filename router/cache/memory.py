@@ -18,7 +18,7 @@ from router.cache.frequency import Frequency
 V = TypeVar("V")
 
 OVERHEAD: Final = 288  # bytes an entry takes beside its key and value; see test_cache_memory.py
-_LOST: Final = 16  # one part in so many is lost between objects of different sizes, see tests/cache/growth
+_LOST: Final = 12  # one part in so many is lost between objects of different sizes, see tests/cache/growth
 _WINDOW: Final = 20  # one part in so many is the window; more costs hits, less forgets new keys too soon
 _LARGEST: Final = 32  # an entry takes at most one part in so many: more would have to push out too many
 _TOP: Final = 7  # a resident's frequency: it is forgotten after as many passes of the hand without a hit
