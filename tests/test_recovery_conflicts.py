@@ -23,7 +23,8 @@ async def place(
         standby.run("SELECT pg_reload_conf()")
     engine = Postgresql(tmp_path, cluster)
     engine.create("acme")
-    async with engine.open(("acme",)) as router:
+    # a probe that a busy machine keeps waiting must not end the reads that this is about
+    async with engine.open(("acme",), cluster={"checks": {"timeout": "10s"}}) as router:
         yield router, engine
 
 
@@ -89,9 +90,7 @@ async def test_a_read_in_the_way_of_replay_is_made_elsewhere(place: tuple[Router
         await fill(router)
         await clean(engine)
     await both
-    # PostgreSQL says so and ends the session; at times the end is all that arrives
-    codes = [each.code for each in heard.of(RetryScheduled)]
-    assert len(codes) == 2 and {"40001"} <= set(codes) <= {"40001", "08003"}
+    assert [each.code for each in heard.of(RetryScheduled)] == ["40001"] * 2
     (told,) = (each for each in heard.requests if "pg_sleep" in each.sql)
     assert (told.role, told.reason, told.attempts) == ("primary", "replica_failed", 3)
     assert len(health.snapshot().replicas) == 2
