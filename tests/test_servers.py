@@ -32,7 +32,7 @@ from tests.servers import (
 )
 from tests.servers.binaries import find
 from tests.servers.passwords import USERS
-from tests.servers.process import Server
+from tests.servers.process import Server, memory
 from tests.servers.watchdog import alive, descendants
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -290,6 +290,12 @@ def test_closed_cluster_leaves_nothing(
     assert _orphaned_memory() <= before
 
 
+def test_servers_are_kept_in_memory_only_where_there_is_room() -> None:
+    """Where memory is short they write to the disk, which is slower and harms nobody."""
+    assert memory(room=0) == Path("/dev/shm")
+    assert memory(room=1 << 60) is None
+
+
 def test_servers_end_when_the_tests_die(tmp_path: Path) -> None:
     """A run of tests that is killed leaves no server and no folder: the watchdog ends them."""
     try:
@@ -359,9 +365,16 @@ def _mounted() -> set[Path]:
 
 
 def test_compose_mounts_what_the_tests_use() -> None:
-    """Every file under config/servers is mounted by docker-compose.yml and used by the tests' own servers."""
+    """Every file under config/servers is mounted by docker-compose.yml and used by the tests' own servers.
+
+    Of the folders beside it Prometheus and Grafana get what tests/test_dashboards.py loads.
+    """
     shared = {path for path in (ROOT / "config" / "servers").rglob("*") if path.is_file()}
-    assert _mounted() == shared
+    folders = {
+        ROOT / "config" / name for name in ("prometheus", "grafana/provisioning", "grafana/dashboards")
+    }
+    assert all(folder.is_dir() for folder in folders)
+    assert _mounted() == shared | folders
     code = "".join(path.read_text() for path in (ROOT / "tests" / "servers").glob("*.py"))
     for path in shared:
         assert f'"{path.name}"' in code, f"{path.name} is not used by tests/servers"
@@ -369,16 +382,23 @@ def test_compose_mounts_what_the_tests_use() -> None:
 
 def test_compose_scripts_can_be_executed() -> None:
     """A script without its executable bit would be read into the image's own shell, or not run at all."""
-    for path in _mounted():
+    for path in filter(Path.is_file, _mounted()):
         assert os.access(path, os.X_OK) == (path.suffix == ".sh"), path
 
 
 def test_compose_is_reachable_from_this_machine_only() -> None:
-    """Every published port is bound to loopback, and no two services want the same."""
-    ports = [port for service in _services().values() for port in service["ports"]]
+    """Every port is bound to loopback, and no two services want the same."""
+    services = _services()
+    ports = [port for service in services.values() for port in service.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     published = [port.split(":")[1] for port in ports]
     assert sorted(published) == ["21211", "33060", "33061", "54320", "54321", "54322", "63790"]
+    here = {name for name, service in services.items() if service.get("network_mode") == "host"}
+    assert (
+        here == {"prometheus", "grafana"} == {name for name, each in services.items() if "ports" not in each}
+    )
+    assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
+    assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
 
 
 def test_compose_gives_each_script_the_variables_it_reads() -> None:

@@ -1,13 +1,17 @@
 """A MariaDB primary with a replica that follows by GTID."""
 
+import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
+import pymysql
+from pymysql.constants import CLIENT
+
 from tests.servers.binaries import Account, account, find, search_path
 from tests.servers.passwords import USERS, new_password, variables
-from tests.servers.process import SCRIPTS, Folder, Server, answers, run
+from tests.servers.process import ANSWER_TIMEOUT, SCRIPTS, Folder, Server, answers, run
 
 _FILES = SCRIPTS / "mariadb"
 
@@ -103,9 +107,29 @@ class MariadbServer(Server):
 
     def run(self, sql: str, database: str = "mysql") -> str:
         """Run SQL as root over the Unix socket; return bare rows, columns apart by a tab."""
-        options = ["--no-defaults", "--protocol=socket", "--user=root", "--batch", "--skip-column-names"]
-        client = str(self._cluster.clients / "mariadb")
-        return run([client, *options, database], self.environment(), self._owner, self.home, sql)
+        # A session for each text: to connect takes a third of a millisecond, and no state is left to forget.
+        try:
+            with contextlib.closing(self._connect(database)) as session, session.cursor() as cursor:
+                cursor.execute(sql)
+                rows = list(cursor.fetchall())
+                while cursor.nextset():
+                    rows += cursor.fetchall()
+        except pymysql.Error as exc:
+            raise RuntimeError(f"{self.name} refuses: {exc}") from exc
+        return "\n".join("\t".join(map(_shown, row)) for row in rows).strip()
+
+    def _connect(self, database: str) -> pymysql.Connection:
+        return pymysql.connect(
+            unix_socket=str(self.home / "socket"),
+            user="root",
+            database=database,
+            conv={},  # texts, as the server writes them
+            autocommit=None,  # the server's, which is on
+            client_flag=CLIENT.MULTI_STATEMENTS,
+            ssl_disabled=True,  # else it reads all certificates of the system each time
+            connect_timeout=ANSWER_TIMEOUT,
+            read_timeout=ANSWER_TIMEOUT,
+        )
 
     def password(self, user: str = "router_app") -> str:
         """Return the password of a user; it holds the canary."""
@@ -190,6 +214,12 @@ class MariadbCluster:
         for replica in self.replicas:
             if replica.running:
                 replica.wait_for(target, timeout)
+
+
+def _shown(value: str | bytes | None) -> str:
+    if value is None:
+        return "NULL"
+    return value if isinstance(value, str) else value.decode()
 
 
 def _install_and_start(server: MariadbServer) -> None:

@@ -1,6 +1,7 @@
 """A PostgreSQL primary with streaming replicas."""
 
 import contextlib
+import re
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,12 @@ from urllib.parse import quote
 
 from tests.servers.binaries import Account, account, find, search_path
 from tests.servers.passwords import USERS, new_password, variables
-from tests.servers.process import SCRIPTS, Folder, Server, run, wait_until
+from tests.servers.process import ANSWER_TIMEOUT, SCRIPTS, Folder, Server, run, wait_until
+from tests.servers.session import Sessions
 
 _FILES = SCRIPTS / "postgresql"
 _PSQL = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "-U", "postgres")
+_SCRIPT = re.compile(r"\\|;\s*\S")  # several statements, or what psql alone knows: it knows where each ends
 
 
 class PostgresqlServer(Server):
@@ -31,6 +34,8 @@ class PostgresqlServer(Server):
         self._cluster = cluster
         self._primary = primary
         self.data = self.home / "data"
+        address = self.home / f".s.PGSQL.{self.port}"
+        self._sessions = Sessions(address, ("postgres", "app"), ANSWER_TIMEOUT)
 
     def command(self) -> list[str]:
         """Return the command that becomes the server: replica.sh for a replica, which ends in postgres."""
@@ -69,6 +74,7 @@ class PostgresqlServer(Server):
     def close(self) -> None:
         """End the server; give back the shared memory that a killed one has left in the system."""
         super().close()
+        self._sessions.close()
         with contextlib.suppress(OSError, ValueError):
             _, shared = (self.data / "postmaster.pid").read_text().splitlines()[6].split()
             subprocess.run(["ipcrm", "-m", shared], stderr=subprocess.DEVNULL, check=False)
@@ -115,6 +121,11 @@ class PostgresqlServer(Server):
 
     def run(self, sql: str, database: str = "postgres") -> str:
         """Run SQL as the server's owner over the Unix socket; return bare rows, columns apart by ``|``."""
+        if _SCRIPT.search(sql):
+            return self._script(sql, database)
+        return self._sessions.ask(sql, database).strip()
+
+    def _script(self, sql: str, database: str) -> str:
         psql = [str(self._cluster.binaries / "psql"), *_PSQL, f"--host={self.home}", f"--port={self.port}"]
         env = {"PATH": search_path(self._cluster.binaries)} | variables(self._cluster.passwords)
         return run([*psql, "--dbname", database], env, self._owner, self.home, sql)
