@@ -1,0 +1,22 @@
+"""What metrics look at when they are rendered: the parts of an open router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from router.backend import Backend
+from router.cache.cache import Cache
+from router.pools.registry import Pools
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Hold the parts; they are only read, by whichever thread renders. ``clock`` is the monotonic one."""
+
+    backends: Mapping[str, Backend]
+    pools: Pools
+    cache: Cache
+    tenants: Mapping[str, object]  # all that are configured
+    slow: Callable[[int], Iterable[tuple[str, float]]]  # so many statements: those that cost most
+    clock: Callable[[], float]
