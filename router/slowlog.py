@@ -1,83 +1,70 @@
-"""The slow-query log: one line per slow request, and a bounded table of the statements that cost most."""
+"""The slow-query log: one line for each slow request, and the table of the statements that cost most."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from router.events import SlowRequest
-from router.reasons import Reason
+from router.digests import Digest, Plan
+from router.events import RequestFailed, RequestFinished, SlowRequest
+from router.ledger import Entry, Ledger
+from router.logs import log_of, of
 
 SQL_LIMIT = 2_000
-"""Characters of a statement that are logged and kept."""
+"""Characters of a statement that are logged."""
 
-_log = logging.getLogger("router.slow")
+_log = log_of("slow")
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class Source(Protocol):
-    """Describe where slow requests are heard of; ``router.dispatcher.Dispatcher`` is one."""
+    """Describe where requests are heard of; ``router.dispatcher.Dispatcher`` is one."""
+
+    clock: Callable[[], float]
 
     def subscribe(
-        self, event_type: type[SlowRequest], listener: Callable[[SlowRequest], object], /
+        self, event_type: type[Any], listener: Callable[[Any], object], /, *, quiet: bool = False
     ) -> object:
-        """Call ``listener`` with every event of the type."""
+        """Call ``listener`` with every event of the type; ``quiet``: no events come of it."""
         ...
 
 
-@dataclass(slots=True)
-class SlowEntry:
-    """Sum up the slow requests of one fingerprint; times in seconds, ``last_*`` of the latest one."""
-
-    fingerprint: str
-    sql: str  # as first seen, parameterised, at most SQL_LIMIT characters
-    count: int
-    total: float
-    maximum: float
-    last_tenant: str
-    last_node: str  # "cluster/name"; "none" if no node was contacted
-    last_reason: Reason
-
-
 class SlowLog:
-    """Log every slow request of ``dispatcher`` and keep the ``capacity`` statements of largest total time.
+    """Log every slow request of ``dispatcher``; keep digests of the ``capacity`` statements that cost most.
 
-    The threshold is the tenant's and is applied by who emits ``SlowRequest``.
+    The thresholds are the tenant's and are applied by who emits ``SlowRequest``; a digest counts all requests
+    of its statement, slow or not.
     """
 
-    def __init__(self, dispatcher: Source, capacity: int = 256) -> None:
-        self._capacity = capacity
-        self._entries: dict[str, SlowEntry] = {}
+    def __init__(self, dispatcher: Source, capacity: int = 500) -> None:
+        self._clock = dispatcher.clock
+        self._ledger = Ledger(capacity)
+        dispatcher.subscribe(RequestFinished, self._ledger.finished, quiet=True)
+        dispatcher.subscribe(RequestFailed, self._ledger.failed, quiet=True)
         dispatcher.subscribe(SlowRequest, self._on_slow)
 
-    def entries(self) -> list[SlowEntry]:
-        """Return the statements by total time, largest first."""
-        return sorted(self._entries.values(), key=lambda entry: entry.total, reverse=True)
+    def digests(self, most: int | None = None) -> list[Digest]:
+        """Return what each statement has cost, the largest total first; at most ``most`` of them."""
+        return self._ledger.digests(self._clock(), most)
+
+    def seconds(self, most: int = 20) -> list[tuple[str, float]]:
+        """Return the ``most`` fingerprints of largest total time, and their totals; any thread may ask."""
+        held = list(self._ledger.held.values())
+        found = sorted(((entry.total, entry.key) for entry in held), reverse=True)
+        return [(fingerprint, total) for total, fingerprint in found[:most]]
+
+    def costliest(self) -> list[Entry]:
+        """Return what is counted of each statement as it is now, what cost most lately first."""
+        return sorted(self._ledger.held.values(), key=lambda entry: entry.weight, reverse=True)
+
+    def keep(self, fingerprint: str, plan: Plan) -> None:
+        """Keep the plan of a statement with its digest."""
+        self._ledger.keep(fingerprint, plan)
 
     def _on_slow(self, event: SlowRequest) -> None:
-        self._count(event)
+        self._ledger.slow(event.request.fingerprint)
         _write(event)
-
-    def _count(self, event: SlowRequest) -> None:
-        request = event.request
-        entry = self._entries.get(request.fingerprint)
-        if entry is None:
-            if len(self._entries) >= self._capacity:
-                smallest = min(self._entries.values(), key=lambda entry: entry.total)
-                del self._entries[smallest.fingerprint]
-            entry = SlowEntry(
-                request.fingerprint, request.sql[:SQL_LIMIT], 0, 0.0, 0.0, "", "", request.reason
-            )
-            self._entries[request.fingerprint] = entry
-        entry.count += 1
-        entry.total += request.total
-        entry.maximum = max(entry.maximum, request.total)
-        entry.last_tenant = request.tenant
-        entry.last_node = "none" if request.node is None else request.node.label
-        entry.last_reason = request.reason
 
 
 def _write(event: SlowRequest) -> None:
@@ -92,22 +79,33 @@ def _write(event: SlowRequest) -> None:
         node,
         request.reason,
         request.outcome,
-        _UNPRINTABLE.sub(" ", request.sql[:SQL_LIMIT]),
-        extra={
-            "tenant": request.tenant,
-            "schema": request.schema,
-            "node": node,
-            "role": request.role.value,
-            "reason": request.reason.value,
-            "kind": request.kind,
-            "outcome": request.outcome,
-            "fingerprint": request.fingerprint,
-            "sql": request.sql[:SQL_LIMIT],
-            "attempts": request.attempts,
-            "acquire_seconds": request.acquire,
-            "execute_seconds": request.execute,
-            "total_seconds": request.total,
-            "threshold_seconds": event.threshold,
-            "context_id": request.context_id,
-        },
+        _UNPRINTABLE.sub(" ", request.normalized[:SQL_LIMIT]),
+        extra=of(
+            request.context,
+            tenant=request.tenant,
+            schema=request.schema,
+            node=node,
+            role=request.role.value,
+            reason=request.reason.value,
+            kind=request.kind,
+            outcome=request.outcome,
+            error=getattr(request, "error", None),
+            fingerprint=request.fingerprint,
+            sql=request.normalized[:SQL_LIMIT],
+            attempts=request.attempts,
+            unit=request.unit,
+            cache=request.cache,
+            token=request.token,
+            rows=getattr(request, "rows", None),
+            lookup_seconds=request.lookup,
+            queue_seconds=request.waits.queue,
+            connect_seconds=request.waits.connect,
+            bind_seconds=request.waits.bind,
+            catch_up_seconds=request.waits.catch_up,
+            execute_seconds=request.execute,
+            fetch_seconds=request.fetch,
+            total_seconds=request.total,
+            threshold_seconds=event.threshold,
+            tags=dict(request.tags),
+        ),
     )

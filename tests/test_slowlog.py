@@ -1,16 +1,20 @@
-"""The slow-query log: one line per slow request, and a table that stays small."""
+"""The slow-query log: one line for each slow request, and what the table tells of all requests."""
 
 from __future__ import annotations
 
 import logging
+from types import MappingProxyType
 
 import pytest
 
+from router.context import Context
 from router.dispatcher import Dispatcher
-from router.events import RequestFinished, SlowRequest
+from router.events import SlowRequest
 from router.reasons import Reason
 from router.slowlog import SQL_LIMIT, SlowLog
 from router.topology import Node, Role
+from router.waits import Waits
+from tests.telling import failed, finished
 
 NODE = Node("r1", "main", Role.REPLICA, "db", 5432)
 
@@ -19,13 +23,20 @@ def slow(
     total: float,
     fingerprint: str = "f1",
     *,
-    sql: str = "SELECT :id",
+    sql: str = "select ?",
     tenant: str = "acme",
     node: Node | None = NODE,
     reason: Reason = Reason.READ,
 ) -> SlowRequest:
-    request = RequestFinished(
-        1.0, tenant, None, sql, fingerprint, "read", node, Role.REPLICA, reason, 1, 0.001, total, total
+    request = finished(
+        node,
+        fingerprint=fingerprint,
+        sql="SELECT 'canary'",  # as written: not for the log
+        normalized=sql,
+        tenant=tenant,
+        reason=reason,
+        waits=Waits(queue=0.001),
+        total=total,
     )
     return SlowRequest(1.0, request, 0.5)
 
@@ -45,7 +56,7 @@ def test_a_slow_request_is_one_warning_with_its_facts(
     assert (record.name, record.levelno) == ("router.slow", logging.WARNING)
     assert record.getMessage() == (
         "slow request: 731.0 ms (threshold 500.0 ms) "
-        "tenant=acme node=main/r1 reason=read outcome=ok: SELECT :id"
+        "tenant=acme node=main/r1 reason=read outcome=ok: select ?"
     )
     fields = vars(record)
     assert (fields["tenant"], fields["node"], fields["reason"], fields["role"]) == (
@@ -54,21 +65,21 @@ def test_a_slow_request_is_one_warning_with_its_facts(
         "read",
         "replica",
     )
-    assert (fields["total_seconds"], fields["threshold_seconds"], fields["acquire_seconds"]) == (
+    assert (fields["total_seconds"], fields["threshold_seconds"], fields["queue_seconds"]) == (
         0.731,
         0.5,
         0.001,
     )
-    assert fields["sql"] == "SELECT :id"
+    assert fields["sql"] == "select ?"
+    assert "canary" not in str(fields)
 
 
 def test_long_statements_are_cut(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither log nor table holds more than the limit of a statement."""
-    log = SlowLog(dispatcher)
+    """The log holds no more than the limit of a statement."""
+    SlowLog(dispatcher)
     dispatcher.emit(slow(1.0, sql="x" * 1_000_000))
     assert len(vars(caplog.records[0])["sql"]) == SQL_LIMIT
     assert len(caplog.records[0].getMessage()) < SQL_LIMIT + 200
-    assert len(log.entries()[0].sql) == SQL_LIMIT
 
 
 def test_a_statement_cannot_forge_a_log_line(
@@ -81,51 +92,58 @@ def test_a_statement_cannot_forge_a_log_line(
     assert message.endswith("SELECT 1; ERROR [31m forged line")
 
 
-def test_entries_sum_up_by_fingerprint(dispatcher: Dispatcher) -> None:
-    """Count, total and maximum add up; the last place and reason are kept; the first text stays."""
-    log = SlowLog(dispatcher)
-    dispatcher.emit(slow(1.0, sql="SELECT  :id"))
-    dispatcher.emit(slow(3.0, tenant="globex", node=None, reason=Reason.OWN_WRITE))
-    dispatcher.emit(slow(2.0, tenant="initech", reason=Reason.READ))
-    (entry,) = log.entries()
-    assert (entry.count, entry.total, entry.maximum) == (3, 6.0, 3.0)
-    assert (entry.last_tenant, entry.last_node, entry.last_reason) == ("initech", "main/r1", Reason.READ)
-    assert entry.sql == "SELECT  :id"
-
-
 def test_a_request_without_a_node_is_logged_too(
     dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Time spent waiting for a connection that never came is slow as well."""
-    log = SlowLog(dispatcher)
+    SlowLog(dispatcher)
     dispatcher.emit(slow(5.0, node=None))
     assert "node=none" in caplog.text
-    assert log.entries()[0].last_node == "none"
 
 
-def test_entries_come_by_total_time(dispatcher: Dispatcher) -> None:
-    """What costs most in sum is first, not what was slowest once."""
-    log = SlowLog(dispatcher)
-    dispatcher.emit(slow(5.0, "once"))
-    for _ in range(10):
-        dispatcher.emit(slow(1.0, "often"))
-    assert [entry.fingerprint for entry in log.entries()] == ["often", "once"]
-
-
-def test_the_table_keeps_what_costs_most(dispatcher: Dispatcher) -> None:
-    """When it is full the smallest total makes room, so a flood of rare statements cannot grow it."""
-    log = SlowLog(dispatcher, capacity=3)
-    dispatcher.emit(slow(9.0, "a"))
-    dispatcher.emit(slow(8.0, "b"))
-    for n in range(100):
-        dispatcher.emit(slow(1.0, f"rare {n}"))
-    assert [entry.fingerprint for entry in log.entries()] == ["a", "b", "rare 99"]
-    dispatcher.emit(slow(1.0, "a"))
-    assert log.entries()[0].total == 10.0
-
-
-def test_only_slow_requests_are_heard(dispatcher: Dispatcher) -> None:
-    """The threshold is applied by the emitter; ordinary events cost nothing here."""
+def test_the_line_has_what_leads_on(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+    """Trace, context, tags and every step are fields, so that a log search finds what belongs together."""
     SlowLog(dispatcher)
-    assert dispatcher.wants(SlowRequest)
-    assert not dispatcher.wants(RequestFinished)
+    event = slow(1.0)
+    event.request.context = Context("request 7", "1" * 32, tags=MappingProxyType({"route": "/plans"}))
+    dispatcher.emit(event)
+    fields = vars(caplog.records[0])
+    assert (fields["context_id"], fields["trace_id"]) == ("request 7", "1" * 32)
+    assert fields["tags"] == {"route": "/plans"}
+    steps = ("lookup", "queue", "connect", "bind", "catch_up", "execute", "fetch", "total", "threshold")
+    assert {f"{step}_seconds" for step in steps} <= fields.keys()
+
+
+def test_a_digest_counts_all_requests_and_which_of_them_were_slow(dispatcher: Dispatcher) -> None:
+    """The threshold is applied by the emitter; the table ranks by what all requests have cost."""
+    log = SlowLog(dispatcher)
+    for total in (0.1, 0.2):
+        dispatcher.emit(finished(total=total))
+    event = slow(0.5)
+    dispatcher.emit(event.request)
+    dispatcher.emit(event)
+    dispatcher.emit(failed(total=0.3))
+    (digest,) = log.digests()
+    assert (digest.count, digest.slow, digest.errors, digest.total) == (4, 1, 1, pytest.approx(1.1))
+
+
+def test_the_seconds_of_the_costliest_are_told_by_fingerprint(dispatcher: Dispatcher) -> None:
+    """For a metric with few series: the costliest first, no more than asked for."""
+    log = SlowLog(dispatcher)
+    for n in range(30):
+        dispatcher.emit(finished(fingerprint=f"f{n:02}", total=float(n)))
+    assert len(log.seconds()) == 20
+    assert log.seconds(3) == [("f29", 29.0), ("f28", 28.0), ("f27", 27.0)]
+
+
+def test_the_load_fades_by_the_dispatcher_s_clock() -> None:
+    """What is asked no more costs nothing now, though its total stays."""
+    now = 1000.0
+    dispatcher = Dispatcher(lambda: now)
+    log = SlowLog(dispatcher)
+    dispatcher.emit(finished(total=5.0, at=now))
+    before = log.digests()[0]
+    now = 1060.0
+    after = log.digests()[0]
+    assert after.load == pytest.approx(before.load / 2)
+    assert after.total == before.total == 5.0

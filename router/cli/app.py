@@ -11,10 +11,13 @@ from typing import Annotated
 import typer
 
 import router
+from router.cli import slow, top
+from router.cli.audit import audit
 from router.cli.caches import cache
 from router.cli.guard import Code, guarded
 from router.cli.options import AsJson, ConfigPath, lines
 from router.cli.screen import console, printable, write_json
+from router.cli.serving import serve_demo
 from router.cli.views import counted, show_explanation, show_pings, show_problems, show_standings
 from router.config import Config, json_schema, load
 from router.consistency import Consistency
@@ -55,6 +58,14 @@ app = typer.Typer(
 )
 
 app.add_typer(cache)
+slow.register(app)
+top.register(app)
+app.add_typer(audit)
+
+
+def looking_at(path: Path) -> Config:
+    """Return the configuration in a folder for a command that only looks: no journal is begun."""
+    return load(path, known_engines=engines()).unaudited()
 
 
 def _version(wanted: bool) -> None:
@@ -203,7 +214,7 @@ def explain(
         raise typer.BadParameter("--readonly and --primary contradict each other. Give one of them")
 
     async def ask() -> Explanation:
-        async with Router.open(config) as opened:
+        async with Router.open(looking_at(config)) as opened:
             if after:
                 with console(stderr=True).status("asking every server how far it is"):
                     await opened.ready()
@@ -241,7 +252,7 @@ def ping(
     """Connect to every node and ask it for an answer; exit 1 if one does not give it."""
 
     async def ask() -> tuple[Ping, ...]:
-        async with Router.open(config) as opened:
+        async with Router.open(looking_at(config)) as opened:
             with console(stderr=True).status("asking every node"):
                 return await opened.ping(timeout=timeout)
 
@@ -261,11 +272,27 @@ def ping(
         "[bold]Examples[/bold]",
         "  $ router demo",
         """  $ router demo --json | jq -r 'select(.tenant == "acme") | .node'""",
+        "  $ router demo --serve",
     )
 )
 @guarded
-def demo(ctx: typer.Context, as_json: AsJson = False) -> Code:
+def demo(
+    ctx: typer.Context,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Go on with live traffic, and serve metrics and a console.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Of the server, on this machine only; a free one if left out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> Code:
     """Show three tenants on SQLite in a temporary folder: every request, its node, and why."""
+    if serve:
+        asyncio.run(serve_demo(port or 0, as_json=as_json))
+        return Code.OK
+    if port is not None:
+        raise typer.BadParameter("--port is for --serve. Give both, or none")
     # here, since no other command needs SQLAlchemy, which takes a quarter of a second to import
     from router import demo as story
     from router.cli.stage import JsonTeller, Playbill

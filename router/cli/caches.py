@@ -67,7 +67,7 @@ def stats(
     loaded = load(config, known_engines=engines())
 
     async def look() -> tuple[Reach, list[Process]]:
-        async with Router.open(loaded) as opened:
+        async with Router.open(loaded.unaudited()) as opened:
             with console(stderr=True).status("asking servers and processes"):
                 return await asyncio.gather(
                     opened.cache.reach(timeout=timeout), asyncio.to_thread(ask, urls, timeout)
@@ -196,7 +196,7 @@ def flush(
 async def _flush(
     config: Config, tenant: str | None, schema: str | None, tables: list[str] | None, timeout: float
 ) -> Flushed:
-    async with Router.open(config) as opened:
+    async with Router.open(config.unaudited()) as opened:
         handle = opened.cache
         with console(stderr=True).status("connecting"):
             if tenant is not None:

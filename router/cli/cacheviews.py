@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.text import Text
 
 from router.cache.advice import ADVICE
-from router.cache.metrics import OTHER
 from router.cache.reach import Reach
 from router.cache.tally import Tally
 from router.cache.worth import main_reason
@@ -17,6 +16,7 @@ from router.cli.scraping import Process
 from router.cli.screen import printable, table
 from router.cli.views import counted
 from router.config import CacheConfig
+from router.metrics import OTHER
 
 _GOOD, _POOR = 0.7, 0.3  # hit ratios; below the poor one a running router says so by itself
 _MIB = 1024 * 1024

@@ -79,8 +79,8 @@ def parse(url: str, text: str) -> Process:
 def _take(found: Process, name: str, sample: Sample) -> None:
     tenant = sample.labels.get("tenant")
     if tenant is None:
-        if not sample.labels:
-            found.totals[name] = int(sample.value)
+        if not sample.labels or name == "flushes_total":  # these are counted by why
+            found.totals[name] = found.totals.get(name, 0) + int(sample.value)
         return
     tally = found.tenants.setdefault(tenant, Tally())
     reason = sample.labels.get("reason", "")
