@@ -1,0 +1,1 @@
+"""Ties to other libraries, each imported only by who uses it."""
