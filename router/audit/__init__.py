@@ -1,0 +1,1 @@
+"""The record of writes: who wrote what, when and where, chained so that no change of it goes unseen."""
