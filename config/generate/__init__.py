@@ -1,0 +1,1 @@
+"""Write the dashboards, the rules and the alerts: ``python -m config.generate``, or ``make dashboards``."""
