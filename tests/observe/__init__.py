@@ -1,0 +1,1 @@
+"""What observing a router costs and withstands: ``make observe``."""
