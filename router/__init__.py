@@ -9,6 +9,7 @@ from router import carrying
 from router.capture import Failure, Success, capture
 from router.config import Config, Secret, load, parse
 from router.consistency import Bounded, Consistency
+from router.context import Context, acting
 from router.dispatcher import Dispatcher, Subscription
 from router.drivers.registry import engines, register
 from router.errors import (
@@ -69,6 +70,8 @@ __all__ = [
     # tokens in headers, cookies and messages
     "carrying",
     # events: the classes are in router.events
+    "acting",
+    "Context",
     "Dispatcher",
     "Subscription",
     # errors: the whole tree is in router.errors

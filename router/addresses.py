@@ -12,6 +12,7 @@ import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 
 from router.health import Health
 from router.topology import Node
@@ -33,7 +34,7 @@ class Addresses:
     def start(self) -> None:
         """Begin to watch, if any server is known by a name."""
         if self._task is None and any(_is_name(each.node.host) for each in self._health.servers):
-            self._task = asyncio.get_running_loop().create_task(self._watch())
+            self._task = asyncio.get_running_loop().create_task(self._watch(), context=Context())
 
     def cancel(self) -> None:
         """Stop watching, soon."""

@@ -28,6 +28,7 @@ from router.statements import Dialect, Statement, Statements
 from router.tenants import Placement
 from router.topology import Cluster, Node, Role
 from router.volatility import Volatility
+from router.waits import Waits
 
 _REFUSED = 1_000  # texts remembered that a replica refused
 
@@ -102,6 +103,10 @@ class Backend:
     def may_retry(self) -> bool:
         """Take one of the retries that the cluster may still make; tell whether there was one."""
         return self._budget.take(self.clock(), self.requests)
+
+    def retries_left(self, now: float) -> float:
+        """Return the share of the retry budget that is left; any thread may ask."""
+        return self._budget.left(now, self.requests)
 
     async def look(self, database: str, deadline: float) -> None:
         """Have the servers probed, and wait until enough is known to begin; only a first use waits."""
@@ -234,27 +239,33 @@ class Target:
             found = self.pools[node] = self.backend.pool(node, self.database)
         return found
 
-    async def lease(self, node: Node, deadline: float) -> Lease:
+    async def lease(self, node: Node, deadline: float, waits: Waits | None = None) -> Lease:
         """Return a lease on a node, bound to the target; ``deadline`` is on the monotonic clock."""
         pool = self.pool(node)
         connection = pool.take(self.binding, self.backend.clock(), self.holder)
         if connection is None or connection.binding != self.binding:
-            connection = await self.settle(connection, pool, deadline)
+            connection = await self.settle(connection, pool, deadline, waits or Waits())
         return Lease(pool, connection)
 
-    async def settle(self, connection: Connection | None, pool: Pool, deadline: float) -> Connection:
+    async def settle(
+        self, connection: Connection | None, pool: Pool, deadline: float, waits: Waits
+    ) -> Connection:
         """Return a connection bound to the target: the one taken, or one to be waited for."""
         settings, clock = self.placement.settings, self.backend.clock
         now = clock()
         asked = min(settings.acquire_timeout, deadline - now)  # for all of it, binding included
         end = now + asked
         if connection is None:
-            connection = await pool.acquire(self.binding, end, asked, settings.connect_timeout, self.holder)
+            connection = await pool.acquire(
+                self.binding, end, asked, settings.connect_timeout, self.holder, waits
+            )
         if connection.binding != self.binding:
-            lease = Lease(pool, connection)
+            lease, began = Lease(pool, connection), clock()
             try:
-                await lease.bind(self.binding, max(end - clock(), 0.001))
+                await lease.bind(self.binding, max(end - began, 0.001))
             except BaseException:
                 lease.release()
                 raise
+            finally:
+                waits.bind += clock() - began
         return connection

@@ -38,6 +38,13 @@ class RetryBudget:
             return True
         return False
 
+    def left(self, now: float, requests: int) -> float:
+        """Return how much is left, from 0 to 1: all that a quiet cluster may have, or more; takes nothing."""
+        copy = RetryBudget(self._now, self._seen)
+        copy._earned, copy._floor = self._earned, self._floor
+        copy._fill(now, requests)
+        return min((copy._earned + copy._floor) / (_FLOOR * _WINDOW), 1.0)
+
     def _fill(self, now: float, requests: int) -> None:
         passed = max(now - self._now, 0.0)
         kept = max(1.0 - passed / _WINDOW, 0.0)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from router import events
+from router.audit.audit import Audit
+from router.auditing import place_of
 from router.backend import Access, Backend
 from router.balancing import Policy
 from router.cache.broadcast import Alone, Broadcast, Nobody, OnLost, OnMessage
@@ -17,16 +19,19 @@ from router.cache.envelope import Seal
 from router.cache.remote import Remote
 from router.cache.tier import Tier
 from router.config import CacheConfig, ClusterConfig, Config, LoginConfig, NodeConfig, RemoteCacheConfig
-from router.credentials import Credentials
+from router.credentials import Credentials, Passwords
 from router.drivers import tls
 from router.drivers.driver import Login, Setup
 from router.drivers.registry import driver_for
 from router.execution import Executor
 from router.health import Health
 from router.holding import Patience
+from router.metrics import BUCKETS, Metrics
+from router.planner import Planner
 from router.pools.bounds import Limits
 from router.pools.registry import Pools
 from router.servers import Rules
+from router.slowlog import SlowLog
 from router.standing import Limits as Lateness
 from router.tokens import Tokens
 from router.topology import Cluster, Engine, Node, Role
@@ -47,11 +52,12 @@ def backends(
 ) -> dict[str, Backend]:
     """Return the backend of every cluster, by its name."""
     longest: dict[str, float] = {}
+    passwords = Passwords(emit, clocks.wall)
     for tenant in config.tenants.values():
         limit = tenant.settings.statement_timeout
         longest[tenant.cluster] = max(longest.get(tenant.cluster, limit), limit)
     return {
-        name: backend(name, cluster, config.source, pools, emit, clocks, rng, longest.get(name))
+        name: backend(name, cluster, config.source, pools, passwords, emit, clocks, rng, longest.get(name))
         for name, cluster in config.clusters.items()
     }
 
@@ -61,6 +67,7 @@ def backend(
     config: ClusterConfig,
     folder: Path,
     pools: Pools,
+    passwords: Passwords,
     emit: Callable[[events.Event], None],
     clocks: Clocks,
     rng: random.Random,
@@ -71,9 +78,9 @@ def backend(
     configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
     setup = _setup(config, longest)
     access = {
-        node.name: _access(config, configured[index], folder, setup, driver_limit=1)
+        node.name: _access(config, configured[index], folder, setup, passwords, driver_limit=1)
         if config.engine == "sqlite"
-        else _access(config, configured[index], folder, setup)
+        else _access(config, configured[index], folder, setup, passwords)
         for index, node in enumerate(described.nodes)
     }
     health = Health(
@@ -160,6 +167,7 @@ def _access(
     node_config: NodeConfig,
     folder: Path,
     setup: Setup,
+    passwords: Passwords,
     driver_limit: int | None = None,
 ) -> Access:
     monitor = config.credentials.monitor if config.credentials is not None else None
@@ -172,9 +180,9 @@ def _access(
     limits = config.connections
     most = limits.max if driver_limit is None else driver_limit
     return Access(
-        _login(config.login(node_config, writer=True)),
-        _login(config.login(node_config, writer=False)),
-        None if monitor is None else _login(monitor),
+        _login(config.login(node_config, writer=True), passwords),
+        _login(config.login(node_config, writer=False), passwords),
+        None if monitor is None else _login(monitor, passwords),
         context,
         Limits(min(limits.min, most), most, limits.idle, limits.lifetime, limits.waiting, limits.leak_after),
         setup,
@@ -185,15 +193,14 @@ def _file(folder: Path, name: str | None) -> str | None:
     return None if name is None else str(folder / name)
 
 
-def _login(config: LoginConfig | None) -> Login:
+def _login(config: LoginConfig | None, passwords: Passwords) -> Login:
     """Return a login that reads the password anew at each connect."""
     if config is None:
         return Login("", _nothing)
     credentials = Credentials.of(config)
 
     async def password() -> str:
-        secret = credentials.resolve()[1]
-        return "" if secret is None else secret.reveal()
+        return passwords.read(credentials)
 
     return Login(credentials.username, password)
 
@@ -209,21 +216,46 @@ def tokens(config: Config, wall: Callable[[], float]) -> Tokens | None:
     return Tokens([key.resolve() for key in config.tokens.keys], config.tokens.lifetime, wall)
 
 
-def cache(config: Config, backends: Mapping[str, Backend], clocks: Clocks) -> Cache:
+def audited(config: Config) -> bool:
+    """Tell whether writes are recorded."""
+    given = config.observability.audit
+    return given.trail is not None or given.outbox is not None
+
+
+def audit(config: Config, executor: Executor, emit: Callable[[events.Event], None], clocks: Clocks) -> Audit:
+    """Return what records writes; raises AuditUnavailable if its journal cannot be begun."""
+    given = config.observability.audit
+    return Audit(given, config.source, partial(place_of, executor), emit, clocks.wall)
+
+
+def cache(
+    config: Config, backends: Mapping[str, Backend], emit: Callable[[events.Event], None], clocks: Clocks
+) -> Cache:
     """Return the cache; it does nothing before it is used."""
     given = config.cache
+
+    def forgotten(tenant: str | None, reason: str) -> None:
+        emit(events.CacheFlushed(clocks.wall(), tenant, reason))
+
     return Cache(
         size=given.size,
         entries=given.entries,
         largest=given.largest,
         broadcasts=partial(_broadcasts, config, backends, clocks.monotonic),
-        tier=None if given.remote is None or not given.size else _tier(given, given.remote, clocks),
+        tier=None if given.remote is None or not given.size else _tier(given, given.remote, emit, clocks),
         clock=clocks.monotonic,
+        forgotten=forgotten,
     )
 
 
-def _tier(config: CacheConfig, remote: RemoteCacheConfig, clocks: Clocks) -> Tier:
+def _tier(
+    config: CacheConfig, remote: RemoteCacheConfig, emit: Callable[[events.Event], None], clocks: Clocks
+) -> Tier:
     """Return the tier that processes share; its connections follow when they are needed."""
+
+    def changed(usable: bool, error: str) -> None:
+        emit(events.CacheTierChanged(clocks.wall(), usable, error))
+
     return Tier(
         Remote(
             remote.url.resolve(),
@@ -231,6 +263,7 @@ def _tier(config: CacheConfig, remote: RemoteCacheConfig, clocks: Clocks) -> Tie
             limit=remote.wait,
             largest=config.largest,
             clock=clocks.monotonic,
+            on_state=changed,
         ),
         Seal(remote.key.resolve().reveal().encode()),
         largest=config.largest,
@@ -273,6 +306,18 @@ def _first_database(config: Config, cluster_name: str) -> str:
     return min(each.database or "" for each in config.tenants.values() if each.cluster == cluster_name)
 
 
+def metrics(config: Config, clock: Callable[[], float]) -> Metrics:
+    """Return what counts; it sees the parts once they are there."""
+    given = config.observability.metrics
+    return Metrics(
+        tenants=given.tenants,
+        always=given.always,
+        buckets=given.buckets or BUCKETS,
+        workers=None if given.workers is None else config.source / given.workers,
+        clock=clock,
+    )
+
+
 def any_database(config: Config, cluster_name: str, executor: Executor) -> str:
     """Return a database that a ping of the cluster may connect to."""
     database = config.clusters[cluster_name].database
@@ -280,3 +325,10 @@ def any_database(config: Config, cluster_name: str, executor: Executor) -> str:
         if tenant.cluster == cluster_name:
             return executor.target(tenant.tenant, None).database
     return database or ""
+
+
+def plan(config: Config, executor: Executor, slowlog: SlowLog, pools: Pools, rng: random.Random) -> None:
+    """Have plans asked for beside all requests, if the configuration says so."""
+    rules = config.observability.slow.explain
+    if rules is not None:
+        pools.beside(Planner(rules, executor, slowlog, rng).run(), "router planner")

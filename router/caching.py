@@ -22,6 +22,7 @@ from router.cache.shown import Shown
 from router.cache.tally import add
 from router.cache.values import freeze
 from router.consistency import Bounded, Consistency
+from router.context import Context
 from router.errors import RouterError, RouterTimeout, StaleReadError
 from router.execution import Executor
 from router.filling import Fill
@@ -61,7 +62,7 @@ class Asked(NamedTuple):
     consistency: Consistency | Bounded
     ttl: float
     at: float
-    context_id: str | None
+    context: Context | None
     beside: bool = False  # nobody waits for it: an answer is read anew before it is too old
 
     def refusal(self, entry: Entry, heard: Callable[[], float], sent: float = -inf) -> Refusal | None:
@@ -80,7 +81,7 @@ async def read(
     params: Any,
     given: Options,
     consistency: Consistency | Bounded,
-    context_id: str | None,
+    context: Context | None,
     make: Callable[[str, str, Any, Options], Request],
 ) -> Any:
     """Answer a read from memory where that is allowed; else make its request, run it and keep the answer."""
@@ -111,11 +112,11 @@ async def read(
         why = _bypass(given, level)
         if why is not None:
             add(scope.tally.bypasses, why)
-            return await executor.run(make(verb, sql, params, given))
+            return await _past(executor, make(verb, sql, params, given))
     if key is None:
         add(scope.tally.bypasses, Bypass.PARAMETERS)
         _unanswered(executor, target, scope)
-        return await executor.run(make(verb, sql, params, given))
+        return await _past(executor, make(verb, sql, params, given))
     reign = target.backend.health.snapshot().reign.began
     if seen.pending or seen.goal is not None or (reign > -inf and seen.since < reign):
         await _settled(executor, make(verb, sql, params, given))
@@ -129,11 +130,11 @@ async def read(
         if no is None:
             scope.tally.hits += 1
             if now - entry.born > ttl * _FRESH and not entry.refreshing:
-                asked = Asked(target, seen, statement, level, ttl, now, context_id)
+                asked = Asked(target, seen, statement, level, ttl, now, context)
                 _refresh(executor, asked, scope, key, entry, make(verb, sql, params, given))
-            return _give(executor, target, seen, statement, scope, entry, now, context_id)
+            return _give(executor, target, seen, statement, scope, entry, now, context)
         add(scope.tally.refused, no)
-    asked = Asked(target, seen, statement, level, ttl, now, context_id)
+    asked = Asked(target, seen, statement, level, ttl, now, context)
     return await _miss(executor, asked, scope, key, make(verb, sql, params, given))
 
 
@@ -146,6 +147,12 @@ def _bypass(given: Options, level: Consistency | Bounded) -> Bypass | None:
     if isinstance(level, Bounded) and level.size is not None:
         return Bypass.BOUND
     return None
+
+
+async def _past(executor: Executor, request: Request) -> Any:
+    """Run a request that memory may not answer."""
+    request.cache = "bypass"
+    return await executor.run(request)
 
 
 async def _settled(executor: Executor, request: Request) -> None:
@@ -177,7 +184,8 @@ def _give(
     scope: Scope,
     entry: Entry,
     began: float,
-    context_id: str | None,
+    context: Context | None,
+    found: str = "hit",
 ) -> Any:
     """Return a copy of an entry's rows; remember that the session has been shown them, and tell."""
     scope.tally.saved += entry.cost
@@ -187,7 +195,9 @@ def _give(
     if entry.until > seen.moment:
         seen.note_cached(entry.node, entry.until, target.backend.health.snapshot().current)
     value = entry.value.thaw()
-    executor.teller.cached(target, statement, entry.node, began, value, context_id)
+    token = "met" if seen.carried else ""
+    size = entry.value.size
+    executor.teller.cached(target, statement, entry.node, began, value, size, context, found, token)
     return value
 
 
@@ -197,7 +207,7 @@ def _give(
 async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, request: Request) -> Any:
     """Read for this request and for all who ask the same meanwhile, or join who does so already."""
     cache, tally = executor.cache, scope.tally
-    request.started = asked.at
+    request.started, request.cache = asked.at, "miss"
     if not scope.fresh and scope.never(asked.statement) is None:
         await learn(asked.target, scope, request.deadline)
     places = scope.reads(asked.statement)
@@ -206,7 +216,7 @@ async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, r
     if isinstance(places, str):
         add(tally.bypasses, places)
         _unanswered(executor, asked.target, scope)
-        return await executor.run(request)
+        return await _past(executor, request)
     for _ in range(_FLIGHTS):
         error = cache.flights.failed(key)
         flight = cache.flights.running(key)
@@ -237,7 +247,8 @@ async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, r
                     scope,
                     entry,
                     asked.at,
-                    asked.context_id,
+                    asked.context,
+                    "joined",
                 )
     tally.misses += 1
     _unanswered(executor, asked.target, scope)
@@ -293,7 +304,15 @@ async def _filled(
                 return None
             scope.tally.remote += 1
             return _give(
-                executor, asked.target, asked.seen, asked.statement, scope, entry, asked.at, asked.context_id
+                executor,
+                asked.target,
+                asked.seen,
+                asked.statement,
+                scope,
+                entry,
+                asked.at,
+                asked.context,
+                "remote",
             )
     if not asked.beside:
         scope.tally.misses += 1

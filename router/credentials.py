@@ -1,12 +1,19 @@
-"""Who to connect as, and how that is shown: with every password masked."""
+"""Who to connect as, with the password of now, and how that is shown: with every password masked."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from router import events
 from router.config import LoginConfig, Secret, SecretReference
+from router.errors import ConfigurationError
+
+_KEY = os.urandom(32)  # so that what is kept of a password is of no use in another process
 
 # Both take too much rather than too little: an unencoded '@' in a password must not end the mask.
 _USERINFO = re.compile(r"(://[^:/?#@\s]*):\S*@")
@@ -39,6 +46,41 @@ class Credentials:
             return f"{engine}://{user}@/{database}?host={host}"
         address = f"[{host}]" if ":" in host else host
         return f"{engine}://{user}@{address}:{port}/{database}"
+
+
+class Passwords:
+    """Read passwords anew for each connect; tell when one is another than before, or cannot be had.
+
+    ``wall`` is the wall clock in seconds. What is kept of a password is a keyed digest.
+    """
+
+    def __init__(self, emit: Callable[[events.Event], None], wall: Callable[[], float]) -> None:
+        self._emit = emit
+        self._wall = wall
+        self._digests: dict[Credentials, bytes] = {}
+
+    def read(self, credentials: Credentials) -> str:
+        """Return the password as it is now, "" where there is none.
+
+        Raises :class:`router.errors.ConfigurationError` if the variable or file is not there any more.
+        """
+        try:
+            secret = credentials.resolve()[1]
+        except ConfigurationError as error:
+            told = "; ".join(each.message for each in error.problems)
+            self._emit(events.SecretFailed(self._wall(), *_shown(credentials), told))
+            raise
+        if secret is None:
+            return ""
+        digest = hashlib.blake2b(secret.reveal().encode(errors="surrogatepass"), key=_KEY).digest()
+        if self._digests.setdefault(credentials, digest) != digest:
+            self._digests[credentials] = digest
+            self._emit(events.SecretChanged(self._wall(), *_shown(credentials)))
+        return secret.reveal()
+
+
+def _shown(credentials: Credentials) -> tuple[str, str]:
+    return credentials.username, str(credentials.password)
 
 
 def mask_url(text: str) -> str:

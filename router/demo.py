@@ -297,10 +297,11 @@ async def _busy(stage: Stage) -> None:
 
 async def _slow(stage: Stage) -> None:
     made = await stage.router.fetch_value(COUNT_UP, {"last": LAST}, tenant="initech")
-    found = [entry for entry in stage.router.slowlog.entries() if entry.sql == COUNT_UP]
-    for entry in found:
-        stage.teller.note(f"slow-query log: {entry.maximum * 1e3:.1f} ms on {entry.last_node}")
-    fits = made == LAST and [entry.last_tenant for entry in found] == ["initech"]
+    fingerprint = stage.router.explain(COUNT_UP, tenant="initech").fingerprint
+    found = [each for each in stage.router.slowlog.digests() if each.slow and each.fingerprint == fingerprint]
+    for digest in found:
+        stage.teller.note(f"slow-query log: {digest.maximum * 1e3:.1f} ms on {', '.join(digest.nodes)}")
+    fits = made == LAST and [list(digest.tenants) for digest in found] == [["initech"]]
     stage.expect("the query was reported, over this tenant's own threshold of 5 ms", fits)
 
 

@@ -244,6 +244,10 @@ class CommitOutcomeUnknown(RouterError):
     transaction_id: str | None = None
 
 
+class AuditUnavailable(RouterError):
+    """Refuse a write whose audit record could not be kept; ``sent`` says if that showed only afterwards."""
+
+
 # --- consistency -----------------------------------------------------------------------------------------
 
 

@@ -4,23 +4,76 @@ Events are slotted, built once and not changed afterwards by agreement (a frozen
 2 to 2.7 microseconds to build on CPython 3.11, a slotted one 0.35 to 0.54). They hold no bound values and
 no secrets: SQL is the parameterised text as written, parameters appear by name and type only, addresses
 have no credentials. ``at`` is wall-clock time in seconds since the epoch; every duration is in seconds of
-the monotonic clock.
+the monotonic clock. All of them are in this one file, longer than others: the reference is made from it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import ClassVar
 
+from router.context import NOBODY, Context
 from router.reasons import Reason
 from router.topology import Node, Role
+from router.waits import Waits
 
 
 @dataclass(slots=True)
 class Event:
-    """Base of all events."""
+    """Base of all events.
 
-    at: float
+    ``context`` is what the application had said of the work under way, see :func:`router.context.acting`;
+    the dispatcher stamps it when the event is emitted.
+    """
+
+    at: float  # wall clock, in seconds since the epoch
+    context: Context | None = field(default=None, init=False)  # whose work it was
+
+    @property
+    def context_id(self) -> str | None:
+        """Return the application's id of the work that it was emitted in."""
+        return None if self.context is None else self.context.context_id
+
+    @property
+    def trace_id(self) -> str | None:
+        """Return the trace that it was emitted in."""
+        return None if self.context is None else self.context.trace_id
+
+
+@dataclass(slots=True)
+class RequestStarted(Event):
+    """Tell that a request is about to run; a sync listener may add tags, which the later events carry.
+
+    Emitted only while somebody listens, and not for what is answered from memory.
+    """
+
+    tenant: str
+    schema: str | None  # the logical schema as asked for
+    sql: str  # as written, parameterised
+    fingerprint: str  # as in RequestEvent
+    kind: str  # read, write, ddl, ...
+    tables: frozenset[str]  # that the text names
+    normalized: str = ""  # as of RequestEvent
+
+    def add(self, name: str, value: str) -> None:
+        """Add a tag; one that is there already keeps its value."""
+        context = self.context or NOBODY
+        self.context = replace(context, tags=MappingProxyType({name: value, **context.tags}))
+
+
+@dataclass(slots=True)
+class RetryScheduled(Event):
+    """Tell that a failed attempt will be followed by another."""
+
+    tenant: str
+    fingerprint: str
+    node: Node | None  # that the attempt met, None if none
+    error: str  # name of the class in router.errors
+    code: str | None  # of the database, if it answered
+    attempt: int  # the one that failed, from 1
+    delay: float  # seconds until the next
 
 
 @dataclass(slots=True)
@@ -32,24 +85,43 @@ class RequestEvent(Event):
     sql: str  # as written, parameterised; never with values
     fingerprint: str  # same for statements that differ only in literals and white space
     kind: str  # read, write, ddl, ...
+    tables: frozenset[str]  # that the text names; of a text that is not understood none
     node: Node | None  # the last node contacted, None if none was; of a cached answer the one it came from
-    role: Role
-    reason: Reason
-    attempts: int
-    acquire: float  # waiting for a connection, opening one included
-    execute: float  # on the server and the wire, fetching included
-    total: float
-    context_id: str | None = None  # set by the application, see router.session(context_id=...)
+    role: Role  # that the route led to
+    reason: Reason  # why it led there
+    attempts: int  # 0: answered from memory, or failed before
+    lookup: float  # until the first attempt: parsing a new text, proving it a read, looking at the cache
+    waits: Waits  # until a connection was had: its queue, connect, bind and catch_up
+    execute: float  # on the server and the wire; rows come with the answer, except for a stream
+    fetch: float  # of a stream: everything after its first rows, the consumer's own time included
+    total: float  # all of it, and the pauses between attempts
     parameters: tuple[str, ...] = ()  # names and, for failures, types: "id int"
+    retries: tuple[RetryScheduled, ...] = ()  # the attempts that failed and were followed by another
+    unit: int = 0  # number of the transaction in this process that it ran in; 0: in none
+    cache: str = ""  # hit, joined, remote, miss, bypass; "" where the cache was not asked
+    token: str = ""  # what became of the session's token: met, waited, primary, ignored; "" without one
+    normalized: str = ""  # the text without literals, parameters and comments: what may be shown and kept
+    writes: bool = False  # whether it may have changed something: it was no proven read
 
     outcome: ClassVar[str] = "ok"
+
+    @property
+    def acquire(self) -> float:
+        """Return the seconds until a connection was had that would do."""
+        return self.waits.total
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Return what the application and its listeners have tagged the request with."""
+        return (self.context or NOBODY).tags
 
 
 @dataclass(slots=True)
 class RequestFinished(RequestEvent):
-    """Tell that a request succeeded; ``rows`` were returned or changed (-1 where unknown)."""
+    """Tell that a request succeeded; ``rows`` were returned or changed, of ``size`` bytes (-1: unknown)."""
 
-    rows: int = -1
+    rows: int = -1  # -1: not known
+    size: int = -1  # known of answers from memory
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +130,7 @@ class RequestFailed(RequestEvent):
 
     error: str  # name of the class in router.errors
     code: str | None  # SQLSTATE, errno or SQLite name
-    message: str
+    message: str  # of the error; without values
 
     outcome: ClassVar[str] = "error"
 
@@ -67,21 +139,20 @@ class RequestFailed(RequestEvent):
 class SlowRequest(Event):
     """Tell that a request took longer than its threshold."""
 
-    request: RequestFinished | RequestFailed
-    threshold: float
+    request: RequestFinished | RequestFailed  # the event that ended it
+    threshold: float  # seconds
 
 
 @dataclass(slots=True)
-class RetryScheduled(Event):
-    """Tell that a failed attempt will be followed by another."""
+class StatementExplained(Event):
+    """Tell how a replica means to run a statement that costs much; see observability.slow.explain."""
 
-    tenant: str
+    tenant: str  # of the request whose text was explained
     fingerprint: str
-    node: Node | None
-    error: str
-    code: str | None
-    attempt: int  # the one that failed, from 1
-    delay: float
+    node: Node
+    plan: str  # without literals
+    changed: bool  # it is another one than at the last time, not only in its estimates
+    duration: float
 
 
 @dataclass(slots=True)
@@ -90,9 +161,9 @@ class RetryDenied(Event):
 
     tenant: str
     cluster: str
-    node: str | None
-    error: str
-    code: str | None
+    node: str | None  # its name
+    error: str  # name of the class in router.errors
+    code: str | None  # of the database, if it answered
 
 
 @dataclass(slots=True)
@@ -100,9 +171,9 @@ class ConnectionEvent(Event):
     """Hold what all events about one physical connection share."""
 
     node: Node
-    driver: str
-    database: str
-    user: str
+    driver: str  # the package that speaks to the server
+    database: str  # "" where a connection serves several
+    user: str  # login name
     duration: float  # of connecting; of the life for ConnectionClosed; of being held for ConnectionHeld
 
 
@@ -115,9 +186,9 @@ class ConnectionOpened(ConnectionEvent):
 class ConnectionFailed(ConnectionEvent):
     """Tell that a connection could not be established."""
 
-    error: str
-    code: str | None
-    message: str
+    error: str  # name of the class in router.errors
+    code: str | None  # of the database, if it answered
+    message: str  # of the error
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,7 +212,7 @@ class StatementsLeft(Event):
     """Tell that statements may still be running on the server that were cancelled or ran out of time."""
 
     node: Node
-    count: int
+    count: int  # of sessions
     error: str  # why the server could not be asked to end them: name of the class in router.errors
 
 
@@ -153,9 +224,18 @@ class TransactionEvent(Event):
     schema: str | None
     node: Node
     duration: float  # from begin to end
-    statements: int
-    readonly: bool
-    context_id: str | None = field(default=None)
+    statements: int  # so far
+    readonly: bool  # as it was declared
+    unit: int  # its number in this process; the requests in it have it too
+
+
+@dataclass(slots=True, kw_only=True)
+class TransactionBegun(TransactionEvent):
+    """Tell that a transaction has begun; ``duration`` is what that took, and the waits are parts of it."""
+
+    role: Role  # of the node
+    reason: Reason  # why there
+    waits: Waits  # for its connection
 
 
 @dataclass(slots=True)
@@ -167,7 +247,7 @@ class TransactionCommitted(TransactionEvent):
 class TransactionRolledBack(TransactionEvent):
     """Tell that a transaction was rolled back, by request or because of an error."""
 
-    error: str | None = None
+    error: str | None = None  # name of its class; None if it was asked for
 
 
 @dataclass(slots=True)
@@ -176,14 +256,72 @@ class CommitUnknown(TransactionEvent):
 
 
 @dataclass(slots=True)
+class WriteCommitted(Event):
+    """Tell that a write was committed: a transaction that wrote, or a statement that commits by itself.
+
+    The place for what must follow a commit and may fail without it: listeners change nothing any more.
+    """
+
+    tenant: str
+    schema: str | None
+    node: Node  # that has committed it
+    tables: frozenset[str]  # that the statements name; of DDL and of texts that are not understood none
+    statements: int  # that have written, or may: they call a function that is not known, or are DDL
+    unit: int  # number of the transaction in this process; 0: a statement by itself
+
+
+@dataclass(slots=True)
 class CommitResolved(Event):
     """Tell that the server was asked about a commit without an answer, and knew what became of it."""
 
     tenant: str
     node: Node  # that the commit was sent to
-    transaction_id: str
-    committed: bool
+    transaction_id: str  # the server's own name for it
+    committed: bool  # False: it was rolled back
     duration: float  # of finding out
+
+
+@dataclass(slots=True)
+class PoolEvent(Event):
+    """Hold what all events about one pool share."""
+
+    node: Node
+    database: str  # "" where a connection serves several
+    user: str  # login name
+
+
+@dataclass(slots=True)
+class PoolOpened(PoolEvent):
+    """Tell that a pool was made for an endpoint; its connections follow when they are needed."""
+
+
+@dataclass(slots=True)
+class PoolClosed(PoolEvent):
+    """Tell that a pool was closed."""
+
+    leftovers: int  # connections that were cut while in use
+
+
+@dataclass(slots=True)
+class PoolRefused(PoolEvent):
+    """Tell that a request got no connection: it waited for too long, or too many wait already."""
+
+    tenant: str  # "" for the router itself
+    error: str  # PoolTimeout, PoolFull or PoolDeadlock
+    waited: float  # seconds
+    in_use: int  # connections
+    waiting: int  # requests in the queue
+    limit: int  # of connections
+
+
+@dataclass(slots=True)
+class BreakerChanged(Event):
+    """Tell that a replica is asked nothing for a while because requests fail there, or is asked again."""
+
+    node: Node
+    open: bool  # True: it is left alone
+    failures: int  # times that it had to be left alone, one soon after the other; each time is longer
+    error: str  # unreachable, losing, silent; "" when it closes
 
 
 @dataclass(slots=True)
@@ -191,8 +329,8 @@ class ReplicaChanged(Event):
     """Tell that a replica may be read again, or why it may not; see router.standing.Out for the reasons."""
 
     node: Node
-    usable: bool
-    reason: str
+    usable: bool  # whether it is read from now on
+    reason: str  # "" if it is
 
 
 @dataclass(slots=True)
@@ -200,9 +338,9 @@ class PrimaryChanged(Event):
     """Tell that another server takes the writes of a cluster, or that none does and why."""
 
     cluster: str
-    node: Node | None
-    before: Node | None
-    problem: str
+    node: Node | None  # None: there is none
+    before: Node | None  # who it was
+    problem: str  # why there is none
 
 
 @dataclass(slots=True)
@@ -211,7 +349,7 @@ class TokenIgnored(Event):
 
     tenant: str  # of the session that it was given to
     cluster: str
-    refusal: str
+    refusal: str  # malformed, forged, expired, ...
 
 
 @dataclass(slots=True)
@@ -223,7 +361,7 @@ class WriteLost(Event):
 
     tenant: str
     cluster: str
-    certain: bool
+    certain: bool  # whether the new primary is known to lack it
 
 
 @dataclass(slots=True)
@@ -237,3 +375,54 @@ class CacheNotWorthIt(Event):
     spent: float  # seconds on reads that it has not answered
     reason: str  # why most were not; see docs/cache.md
     remedy: str  # the same in words, and what to do
+
+
+@dataclass(slots=True)
+class CacheFlushed(Event):
+    """Tell that all cached answers of a tenant, or of everybody, were forgotten at once, and why."""
+
+    tenant: str | None  # None: everybody's
+    reason: str  # asked; told, by another process; broadcast_lost: others may have written unheard
+
+
+@dataclass(slots=True)
+class CacheTierChanged(Event):
+    """Tell that the cache that processes share answers again, or is left alone because it fails."""
+
+    usable: bool  # False: it is left alone
+    error: str  # "" when it answers again
+
+
+@dataclass(slots=True)
+class ConfigurationLoaded(Event):
+    """Tell that the router works by a configuration from now on."""
+
+    generation: int  # from 1
+    clusters: int
+    tenants: int
+
+
+@dataclass(slots=True)
+class SecretChanged(Event):
+    """Tell that a login's password is another one than at the last connect."""
+
+    user: str  # login name
+    source: str  # ${env:NAME} or ${file:PATH}, as configured; never what it holds
+
+
+@dataclass(slots=True)
+class SecretFailed(Event):
+    """Tell that a login's password could not be had; the connect fails with it."""
+
+    user: str  # login name
+    source: str  # as in SecretChanged
+    message: str  # why; without any value
+
+
+@dataclass(slots=True)
+class AuditFailed(Event):
+    """Tell that records of writes cannot be kept or handed on, and that they can again."""
+
+    part: str  # journal, sink or outbox
+    error: str  # what went wrong; "" when it works again
+    lost: int  # records that are missing since the last telling; they are counted in the chain

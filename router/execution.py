@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 
 from router import proving, retries
+from router.audit.audit import Audit
 from router.backend import Backend, Target
 from router.cache.cache import Cache
 from router.cache.marks import Writing
@@ -38,7 +39,7 @@ from router.tokens import Tokens
 from router.topology import Role
 
 # Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
-_PRIMARY, _WRITE = Role.PRIMARY, Kind.WRITE
+_PRIMARY, _WRITE, _READ = Role.PRIMARY, Kind.WRITE, Reason.READ
 
 
 class Executor:
@@ -57,6 +58,8 @@ class Executor:
         tokens: Tokens | None = None,
     ) -> None:
         self.cache = cache
+        self.audit: Audit | None = None  # records writes, where that is configured
+        self.dispatcher = dispatcher
         self.teller = Teller(dispatcher, clock, wall)
         self.clock = clock
         self.rng = rng
@@ -80,6 +83,8 @@ class Executor:
         self.check_loop()
         request.target.backend.requests += 1
         request.started = self.clock()
+        if self.dispatcher.announces:
+            self.teller.started(request)
         backend = request.target.backend
         failure: BaseException
         try:
@@ -117,9 +122,17 @@ class Executor:
                 if request.statement.kind is not _WRITE and may_change_schema(request.statement):
                     self.scope(request.target).forget()
             self.teller.finished(request, value)
+            if self.dispatcher.confirms and request.verdict is not _READ:
+                self._wrote(request)
             return value
         self.teller.failed(request, failure)
         raise failure
+
+    def _wrote(self, request: Request) -> None:
+        """Tell of a statement that has committed by itself, if it is one that writes."""
+        node, target, statement = request.node, request.target, request.statement
+        if node is not None and not request.read and proving.writes(statement, target):
+            self.teller.wrote(target, node, statement.tables, 1, 0, request.context)
 
     def _mark_late(self, request: Request) -> None:
         """Mark what a statement may have changed that was sent before writes were taken note of."""
@@ -143,10 +156,12 @@ class Executor:
         request.node = node = choose(route, target, request.seen)
         request.attempts += 1
         now = self.clock()
+        if request.attempts == 1:
+            request.lookup = now - request.asked - request.waits.queue
         pool = target.pools.get(node) or target.pool(node)
         connection = pool.take(target.binding, now, target.holder)
         if connection is None or connection.binding != target.binding:
-            return self._later(pool, connection, request, now)
+            return self._later(pool, connection, request)
         if connection.opened_at > request.since:
             return self._checked(pool, connection, request, now)
         if request.work is not None or request.verb == "execute_raw":
@@ -160,28 +175,26 @@ class Executor:
         try:
             await backend.holding.primary(request.deadline)
         finally:
-            request.acquire += self.clock() - began
+            request.waiting().queue += self.clock() - began
         return await self._attempt(request, route_of(request, self.causality))
 
-    async def _later(self, pool: Pool, connection: Connection | None, request: Request, began: float) -> Any:
+    async def _later(self, pool: Pool, connection: Connection | None, request: Request) -> Any:
         """Run an attempt for which a connection has to be waited for, or to be bound, first."""
         load = request.target.backend.health.load[pool.endpoint.node]
         load.in_flight += 1
         failure: RouterError
         try:
-            settled = await request.target.settle(connection, pool, request.deadline)
+            settled = await request.target.settle(connection, pool, request.deadline, request.waiting())
         except RouterError as error:
             failure = error
         else:
             now = self.clock()
-            request.acquire += now - began
             if settled.opened_at > request.since:
                 return await self._checked(pool, settled, request, now)
             special = request.work is not None or request.verb == "execute_raw"
             return await (self._on_lease if special else self._on)(pool, settled, request, now)
         finally:
             load.in_flight -= 1
-        request.acquire += self.clock() - began
         raise self._failed(failure, request)
 
     async def _checked(self, pool: Pool, connection: Connection, request: Request, began: float) -> Any:
@@ -202,7 +215,7 @@ class Executor:
             if reason is None:
                 lease.release()
             now = self.clock()
-            request.acquire += now - began
+            request.waiting().catch_up += now - began
         if failure is not None:
             raise self._failed(failure, request)
         request.since = inf
@@ -253,6 +266,8 @@ class Executor:
                 self._seen_on_primary(request, now + took)
             else:
                 request.seen.note_replica(node, now + took)
+                if health.reigns_since > now:
+                    request.seen.note_former(health.reigns_since)
             if request.fill is not None:
                 request.fill.answered(request.target, node, connection, now + took)
             elif request.seen.shown is not None:
@@ -285,6 +300,8 @@ class Executor:
                 self._seen_on_primary(request, end)
             else:
                 request.seen.note_replica(node, end)
+                if health.reigns_since > now:
+                    request.seen.note_former(health.reigns_since)
             if request.seen.shown is not None:
                 self._shown(request, end)
             return value

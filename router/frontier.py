@@ -6,7 +6,7 @@ every position that the primary gives when it is asked after it; see :class:`rou
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nextafter
 from typing import TYPE_CHECKING, Any
 
 from router.positions import Position
@@ -91,6 +91,14 @@ class Frontier:
             self.read_at = at
         elif at > self.moment:  # of two reads at the same time that went different ways
             self.moment, self.cause, self.vetted = at, _AHEAD, _NOTHING
+
+    def note_former(self, began: float) -> None:
+        """Take note that an answer may show what was there before another primary took over at ``began``.
+
+        It was asked for before, so that it counts as seen then, whenever it came.
+        """
+        self._note_older(nextafter(began, -inf))
+        self.vetted = _NOTHING
 
     def note_cached(self, node: Node, at: float, current: float) -> None:
         """Take note of an answer from memory that ``node`` gave at ``at``.

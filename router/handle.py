@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from router.cache.reach import Reach, reach
 from router.cache.status import CacheStatus, status_of
+from router.cache.tally import Tally
 from router.errors import RouterError
 from router.execution import Executor
 from router.relating import learn
@@ -37,6 +38,8 @@ class CacheHandle:
         scope = self._executor.scope(self._executor.target(tenant, schema))
         if tables is None:
             self._cache.invalidate(scope.homes if schema is None else (scope.place,))
+            if schema is None:
+                self._cache.forgotten(tenant, "asked")
         else:
             names = frozenset((tables,) if isinstance(tables, str) else tables)
             self._cache.invalidate(scope.named(names))
@@ -69,6 +72,10 @@ class CacheHandle:
         """Return by what other processes are told, and whether the servers for it answer in time."""
         self._executor.check_loop()
         return await reach(self._cache, self._executor.clock, timeout)
+
+    def tallies(self) -> list[Tally]:
+        """Return what is counted for each tenant, as it goes on; any thread may ask."""
+        return list(self._cache.tallies.values())
 
     def stats(self) -> CacheStatus:
         """Return what the cache holds and what became of the reads that could be answered from it."""

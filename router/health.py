@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from router import breaker, events
 from router.balancing import Load
+from router.breaker import Breaker
 from router.errors import (
     AuthenticationFailed,
     ConnectError,
@@ -77,6 +78,7 @@ class Health:
         self._newest = 0  # the highest timeline ever seen
         self._superseded: set[str] = set()
         self.lineage = Lineage()
+        self.reigns_since = -math.inf  # when the present primary took over from another
         self._wanted_until = -math.inf
         self._timed = False  # whether a ban must end by time alone
         self._alert_until = 0.0
@@ -97,11 +99,16 @@ class Health:
             self._readmit()
         return self._snapshot
 
+    @property
+    def present(self) -> Snapshot:
+        """Return the latest snapshot as it is; any thread may ask, which must not end a ban."""
+        return self._snapshot
+
     def _readmit(self) -> None:
         """End the bans whose time is up where no probe can."""
         now = self._clock()
         for server in self._servers.values():
-            server.breaker = breaker.probed(server.breaker, now)
+            self._turn(server, breaker.probed(server.breaker, now))
         self._renew()
 
     @property
@@ -173,7 +180,7 @@ class Health:
         if isinstance(error, ConnectError):
             self._unreachable(server, error)
         elif isinstance(error, ConnectionLost) and server is not self._primary:
-            server.breaker = breaker.lost(server.breaker, Out.LOSING, self._clock(), self._rng)
+            self._turn(server, breaker.lost(server.breaker, Out.LOSING, self._clock(), self._rng))
         elif isinstance(error, ReadOnlyViolation) and server is self._primary:
             server.doubted = self.probed
         if isinstance(error, StatementTimeout):
@@ -187,7 +194,18 @@ class Health:
             # only a probe can tell that it is back, and never is another made the primary for it
             server.refused = error.message if self.probed else ""
         else:
-            server.breaker = breaker.tripped(server.breaker, Out.UNREACHABLE, self._clock(), self._rng)
+            self._turn(server, breaker.tripped(server.breaker, Out.UNREACHABLE, self._clock(), self._rng))
+
+    def _turn(self, server: Server, new: Breaker) -> None:
+        """Replace a server's breaker, and tell if it opens or closes.
+
+        That says more than ReplicaChanged: a replica that is left out for its lag is not left out anew when
+        it cannot be reached either, nor back when it can.
+        """
+        old, server.breaker = server.breaker, new
+        if old.banned is not new.banned:
+            event = events.BreakerChanged(self._wall(), server.node, new.banned, new.bans, str(new.reason))
+            self._emit(event)
 
     def suspect(self, node: Node) -> None:
         """Look at a node whose requests take unusually long: it may be frozen."""
@@ -244,7 +262,7 @@ class Health:
         elif seen.timeline is not None:
             self._newest = max(self._newest, seen.timeline)
         alone = self._primary is None and not self._snapshot.replicas
-        server.breaker = breaker.probed(server.breaker, self._clock(), needed=alone)
+        self._turn(server, breaker.probed(server.breaker, self._clock(), needed=alone))
         self._renew()
         server.before = seen  # judged; further news about others do not make it go back twice
 
@@ -259,7 +277,7 @@ class Health:
         self._alert_until = self._clock() + _ALERT
         if error is None:
             if server is not self._primary:
-                server.breaker = breaker.tripped(server.breaker, Out.SILENT, self._clock(), self._rng)
+                self._turn(server, breaker.tripped(server.breaker, Out.SILENT, self._clock(), self._rng))
                 if server.misses == SILENT:
                     self.silent(server.node)
         elif isinstance(error, ConnectError):
@@ -305,6 +323,7 @@ class Health:
         reign = self.lineage.reign(self._primary)
         if same and progress == old.progress and reign == old.reign:
             return
+        self.reigns_since = reign.began
         self._snapshot = replace(
             new,
             generation=old.generation + (not same),

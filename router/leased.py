@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
 from router import proving
@@ -18,7 +19,10 @@ async def run(executor: Executor, lease: Lease, request: Request) -> Any:
     """Run a request and return what its verb returns; emit its event."""
     executor.check_loop()
     request.started = executor.clock()
+    request.lookup = request.started - request.asked
     request.attempts = 1
+    if executor.dispatcher.announces:
+        executor.teller.started(request)
     failure: RouterError
     try:
         value = await executor.send(lease, request, request.started)
@@ -32,6 +36,8 @@ async def run(executor: Executor, lease: Lease, request: Request) -> Any:
     else:
         request.execute = executor.clock() - request.started
         proving.forget(request)
+        if request.note is not None:
+            request.note(request.statement)
         executor.teller.finished(request, value)
         return value
     executor.teller.failed(request, failure)
@@ -42,23 +48,32 @@ async def stream(executor: Executor, lease: Lease, request: Request, batch: int)
     """Yield the rows of a request from a cursor; emit its event at the end."""
     executor.check_loop()
     request.started = executor.clock()
+    request.lookup = request.started - request.asked
     request.attempts = 1
+    if executor.dispatcher.announces:
+        executor.teller.started(request)
     statement, connection = request.statement, lease.connection
     connection.dirt = max(connection.dirt, statement.dirt)
     limit = request.deadline - request.started
     failure: RouterError | None = None
-    count = 0
+    count, first = 0, inf
     sql = lease.pool.driver.text_for(statement, connection.binding)
     try:
         async with aclosing(lease.stream(sql, request.args, batch, limit)) as batches:
             async for rows in batches:
+                if not count:
+                    first = executor.clock()
                 count += len(rows)
                 for row in rows:
                     yield row
     except RouterError as error:
         failure = request.describe(error)
-    request.execute = executor.clock() - request.started
+    now = executor.clock()
+    request.execute = min(first, now) - request.started
+    request.fetch = max(now - first, 0.0)
     if failure is not None:
         executor.teller.failed(request, failure)
         raise failure
+    if request.note is not None:
+        request.note(request.statement)
     executor.teller.finished(request, count)

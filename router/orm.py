@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from router import events
+from router.enclosing import admit, enclose
 from router.errors import CommitOutcomeUnknown, RouterError, StatementError
 from router.outcomes import settle
+from router.placeholders import without_placeholders
+from router.proving import known
+from router.reasons import Reason
 from router.requests import raw_statement
+from router.statements import Kind, Statement
 from router.steering import note
-from router.units import Unit
+from router.units import NOTHING, Point, Unit
+from router.waits import NO_WAITS
 
-_PLACEHOLDER = re.compile(r"\$\d+|%s|\?")
-
-
-@lru_cache(maxsize=4096)
-def _fingerprint(sql: str) -> str:
-    return hashlib.blake2b(sql.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _without_placeholders(sql: str) -> str:
-    """Return a text with the drivers' placeholders replaced, which only the drivers read."""
-    return _PLACEHOLDER.sub("1", sql)
+_CONTROL = Kind.TRANSACTION
 
 
 class Watcher:
@@ -38,45 +30,110 @@ class Watcher:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
+        self._context = unit.context  # of the statement that runs, with what listeners have added
+        self._points: dict[str, Point] = {}  # by the name of the savepoint
+
+    def begun(self, seconds: float) -> None:
+        """Emit TransactionBegun; the first transaction had to wait for the unit's connection too."""
+        unit = self._unit
+        unit.begun(seconds + unit.waits.total)
+        unit.waits = NO_WAITS
+
+    def started(self, sql: str, kind: str) -> None:
+        """Emit RequestStarted for a statement of the ORM's, if anybody wants to hear of it."""
+        unit, placement = self._unit, self._unit.target.placement
+        self._context = unit.context
+        if unit.executor.audit is not None:
+            statement = self._statement(sql)
+            if known(statement, unit.target) is not Reason.READ:
+                admit(unit, statement)
+        if not unit.executor.dispatcher.announces:
+            return
+        statement = self._statement(sql)
+        event = events.RequestStarted(
+            unit.executor.teller.wall(),
+            placement.tenant,
+            placement.schema,
+            sql,
+            statement.fingerprint,
+            kind,
+            statement.tables,
+        )
+        event.context = unit.context
+        unit.executor.teller.emit(event)
+        self._context = event.context
 
     def finished(self, sql: str, kind: str, seconds: float, rows: int) -> None:
         """Emit RequestFinished for a statement of the ORM's."""
         unit = self._unit
         unit.statements += 1
+        statement = self._statement(sql)
         if unit.executor.cache.active and not unit.readonly:
-            self._mark(sql)  # reads too: they may call what writes
-        done = events.RequestFinished(*self._facts(sql, kind, seconds), rows)  # type: ignore[call-arg]
+            # others do not see it before the transaction's end; reads too: they may call what writes
+            unit.mark(statement)
+        if not unit.readonly:
+            self._note(statement)
+        done = events.RequestFinished(**self._facts(sql, statement, kind, seconds), rows=rows)
+        done.context = self._context
         unit.executor.teller.emit(done)
-        threshold = unit.target.placement.settings.slow_query
-        if seconds >= threshold:
-            unit.executor.teller.emit(events.SlowRequest(done.at, done, threshold))
+        unit.executor.teller.slow(done, unit.target.placement.settings)
 
-    def _mark(self, sql: str) -> None:
-        """Mark what a statement has changed in the open transaction; others do not see it before its end."""
-        unit = self._unit
+    def _note(self, statement: Statement) -> None:
+        """Take note of what a statement has written, or of a savepoint that takes it back."""
+        if statement.kind is not _CONTROL:
+            self._unit.note(statement)
+            return
+        verb, _, name = statement.text.rpartition(" ")
+        if verb == "SAVEPOINT":
+            self._points[name] = self._unit.point()
+        elif verb == "ROLLBACK TO SAVEPOINT" and name in self._points:
+            self._unit.back_to(self._points[name])
+
+    def _statement(self, sql: str) -> Statement:
+        backend = self._unit.target.backend
         try:
-            statement = unit.target.backend.statements.of(_without_placeholders(sql))
+            return backend.statements.of(without_placeholders(sql))
         except StatementError:
-            statement = raw_statement(sql, unit.target.backend.driver.dialect)
-        unit.mark(statement)
+            return raw_statement(sql, backend.driver.dialect)
 
     def failed(self, sql: str, kind: str, seconds: float, error: RouterError) -> None:
         """Emit RequestFailed for a statement of the ORM's."""
-        self._unit.statements += 1
-        facts = self._facts(sql, kind, seconds)
-        name = type(error).__name__
-        self._unit.executor.teller.emit(
-            events.RequestFailed(*facts, error=name, code=error.code, message=error.message)
+        unit = self._unit
+        unit.statements += 1
+        failed = events.RequestFailed(
+            **self._facts(sql, self._statement(sql), kind, seconds),
+            error=type(error).__name__,
+            code=error.code,
+            message=error.message,
         )
+        failed.context = self._context
+        unit.executor.teller.emit(failed)
+        unit.executor.teller.slow(failed, unit.target.placement.settings)
 
-    def _facts(self, sql: str, kind: str, seconds: float) -> tuple[Any, ...]:
+    def _facts(self, sql: str, statement: Statement, kind: str, seconds: float) -> dict[str, Any]:
         unit, placement = self._unit, self._unit.target.placement
-        role, reason = unit.route.role, unit.route.reason
-        asked = (placement.tenant, placement.schema, sql, _fingerprint(sql), kind)
-        at = unit.executor.teller.wall()
-        return (
-            at, *asked, unit.node, role, reason, 1, 0.0, seconds, seconds, unit.context_id, (),
-        )  # fmt: skip
+        return {
+            "at": unit.executor.teller.wall(),
+            "tenant": placement.tenant,
+            "schema": placement.schema,
+            "sql": sql,
+            "fingerprint": statement.fingerprint,
+            "kind": kind,
+            "tables": statement.tables,
+            "node": unit.node,
+            "role": unit.route.role,
+            "reason": unit.route.reason,
+            "attempts": 1,
+            # the unit has waited, and nothing was looked up
+            "lookup": 0.0,
+            "waits": NO_WAITS,
+            "fetch": 0.0,
+            "execute": seconds,
+            "total": seconds,
+            "unit": unit.number,
+            "normalized": statement.normalized,
+            "writes": not unit.readonly and known(statement, unit.target) is not Reason.READ,
+        }
 
     async def settle(self, unknown: CommitOutcomeUnknown) -> RouterError | None:
         """Find out what became of a commit: ``None`` if it was applied, else the error to raise."""
@@ -91,16 +148,26 @@ class Watcher:
         unknown = isinstance(error, CommitOutcomeUnknown)
         if committed and not unit.readonly and (error is None or unknown):
             note(unit.target, unit.seen, unit.node, unit.executor.clock(), wrote=True)
-        if error is not None and not unknown:
-            unit.tell(events.TransactionRolledBack, error=type(error).__name__)
-        elif unknown:
-            unit.tell(events.CommitUnknown)
-        else:
-            unit.tell(events.TransactionCommitted if committed else events.TransactionRolledBack)
-        # an open unit of somebody else's goes on, and ends its writes itself
         unit.ended(wrote=committed and not unit.readonly, unknown=unknown)
+        if unknown:
+            unit.tell(events.CommitUnknown)
+        elif error is not None or not committed:
+            unit.tell(events.TransactionRolledBack, error=None if error is None else type(error).__name__)
+        else:
+            unit.committed()
+        unit.back_to(NOTHING)
         unit.began = unit.executor.clock()
         unit.statements = 0
+
+    def enclosing(self) -> Awaitable[None] | None:
+        """Return what puts the audit's rows into the transaction, ``None`` for nothing."""
+        audit = self._unit.audit
+        return None if audit is None or audit.outbox is None else enclose(self._unit)
+
+    def recorded(self) -> Awaitable[None] | None:
+        """Return what to wait for until the writes are recorded, ``None`` for nothing."""
+        audit = self._unit.audit
+        return None if audit is None or audit.trail.recorded != self._unit.number else audit.kept()
 
 
 @asynccontextmanager
@@ -144,3 +211,5 @@ async def orm_session(unit: Unit, options: dict[str, Any]) -> AsyncIterator[Asyn
         lease.watch = None
         if own:
             unit.close()
+            if unit.audit is not None:
+                unit.audit.trail.left(unit.number)

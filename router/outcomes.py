@@ -6,6 +6,7 @@ import asyncio
 
 from router import events
 from router.drivers.driver import Mark, Outcome
+from router.enclosing import landed
 from router.errors import CommitOutcomeUnknown, RouterError, TransactionLost
 from router.retries import Policy, delay
 from router.units import Unit
@@ -25,20 +26,13 @@ async def settle(unit: Unit, unknown: CommitOutcomeUnknown, deadline: float) -> 
     unit.lease.release()
     began = executor.clock()
     outcome = Outcome.UNKNOWN if mark is None else await _found(unit, mark, min(deadline, began + _MOST))
+    if outcome is Outcome.UNKNOWN and (batch := await landed(unit, deadline)):
+        _tell(unit, batch, began, committed=True)
+        return None
     if mark is None or outcome is Outcome.UNKNOWN:
         return unknown
-    committed = outcome is Outcome.COMMITTED
-    executor.teller.emit(
-        events.CommitResolved(
-            executor.teller.wall(),
-            unit.target.placement.tenant,
-            unit.node,
-            mark.transaction_id,
-            committed,
-            executor.clock() - began,
-        )
-    )
-    if committed:
+    _tell(unit, mark.transaction_id, began, committed=outcome is Outcome.COMMITTED)
+    if outcome is Outcome.COMMITTED:
         return None
     lost = TransactionLost(
         f"the commit got no answer, and the server says that it has rolled transaction {mark.transaction_id} "
@@ -48,6 +42,20 @@ async def settle(unit: Unit, unknown: CommitOutcomeUnknown, deadline: float) -> 
     )
     lost.transaction_id = mark.transaction_id
     return lost.at(cluster=unknown.cluster, node=unknown.node)
+
+
+def _tell(unit: Unit, transaction_id: str, began: float, *, committed: bool) -> None:
+    executor = unit.executor
+    executor.teller.emit(
+        events.CommitResolved(
+            executor.teller.wall(),
+            unit.target.placement.tenant,
+            unit.node,
+            transaction_id,
+            committed,
+            executor.clock() - began,
+        )
+    )
 
 
 async def _found(unit: Unit, mark: Mark, deadline: float) -> Outcome:

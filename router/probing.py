@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -62,7 +63,8 @@ class Prober:
             probe = _Probe(self._driver, self._endpoint, name, self._reaper, self._clock)
             self._probes.append(probe)
             self._shared[name] = Shared(partial(self._ask, probe))
-            self._tasks.append(loop.create_task(self._watch(probe)))
+            # In a context of its own: what it finds out is not part of the request that comes first.
+            self._tasks.append(loop.create_task(self._watch(probe), context=Context()))
 
     async def ask(self, name: str) -> Observation | RouterError | None:
         """Return what a server says now; as a probe does, an error, or ``None`` for no answer in time."""

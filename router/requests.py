@@ -13,6 +13,7 @@ from router import retries
 from router.backend import Target
 from router.cache.marks import Writing
 from router.consistency import Bounded, Consistency
+from router.context import Context
 from router.errors import (
     CommitOutcomeUnknown,
     ParameterError,
@@ -20,6 +21,7 @@ from router.errors import (
     RouterError,
     StatementError,
 )
+from router.events import RetryScheduled
 from router.filling import Fill
 from router.frontier import Frontier
 from router.lexer import check_characters
@@ -30,11 +32,13 @@ from router.retries import Verdict, outcome_unknown
 from router.routing import Intent
 from router.statements import Dialect, Dirt, Kind, Statement
 from router.topology import Node, Role
+from router.waits import NO_WAITS, Waits
 
 #: What no declaration makes a read: the session must see its effect, and it is never repeated unasked.
 _CHANGES = frozenset({Reason.WRITE, Reason.DDL, Reason.WRITING_CTE, Reason.REFUSED_BY_REPLICA})
 
-_READ = Reason.READ
+# Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
+_READ, _PRIMARY = Reason.READ, Role.PRIMARY
 
 
 @dataclass(slots=True)
@@ -51,19 +55,32 @@ class Request:
     consistency: Consistency | Bounded = Consistency.SESSION
     idempotent: bool = False  # declared safe to repeat
     verdict: Reason = Reason.WRITE  # Reason.READ once it is a proven read
-    context_id: str | None = None
+    context: Context | None = None  # None: what the application says where it is told
     work: Callable[[Lease, float], Awaitable[Any]] | None = None  # instead of verb: a Core construct
-    started: float = 0.0
+    asked: float = 0.0  # when the caller asked
+    started: float = 0.0  # when it was begun: what it must see is decided as of then
     attempts: int = 0
     node: Node | None = None
     role: Role = Role.PRIMARY
     reason: Reason = Reason.WRITE
-    acquire: float = 0.0
+    lookup: float = 0.0
+    waits: Waits = NO_WAITS
     execute: float = 0.0
+    fetch: float = 0.0
+    retries: tuple[RetryScheduled, ...] = ()
+    unit: int = 0
+    cache: str = ""
     tried: tuple[Node, ...] = ()
     fill: Fill | None = None  # what is noted so that the answer can be kept
     writing: Writing | None = None  # what is marked as being written
+    note: Callable[[Statement], None] | None = None  # is told when it has succeeded, in a transaction
     since: float = inf  # a replica's connection that is younger must be asked first how far its server is
+
+    def waiting(self) -> Waits:
+        """Return where to add what is waited for."""
+        if self.waits is NO_WAITS:
+            self.waits = Waits()
+        return self.waits
 
     @property
     def read(self) -> bool:
@@ -71,6 +88,13 @@ class Request:
         if self.verdict is _READ:
             return True
         return self.intent is Intent.READONLY and self.verdict not in _CHANGES
+
+    @property
+    def writes(self) -> bool:
+        """Tell whether it may change something: no proven read, and none declared that no primary runs."""
+        if self.verdict is _READ:
+            return False
+        return self.role is _PRIMARY or not self.read
 
     @property
     def repeatable(self) -> bool:
@@ -143,7 +167,7 @@ def _from_text(target: Target, seen: Frontier, verb: str, sql: str, params: Any,
         if statement.verdict in _REFUSED:
             raise StatementError(_REFUSED[statement.verdict]).at(fingerprint=statement.fingerprint)
         args = statement.bind_many(params) if verb == "execute_many" else statement.bind(params)
-    return Request(target, seen, verb, statement, args, now)
+    return Request(target, seen, verb, statement, args, now, asked=now)
 
 
 _REFUSED = {
@@ -187,6 +211,6 @@ def _from_construct(
         raise StatementError(f"a statement is text or a SQLAlchemy construct, not {type(construct).__name__}")
     bridge = target.backend.bridge
     statement = target.backend.statements.of(bridge.text_of(construct))
-    request = Request(target, seen, verb, statement, (), now)
+    request = Request(target, seen, verb, statement, (), now, asked=now)
     request.work = partial(bridge.run, construct, params, verb)
     return request

@@ -6,33 +6,35 @@ import asyncio
 import random
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from router import building
+from router.audit.audit import Audit
+from router.audit.handle import AuditHandle
+from router.audit.metrics import AuditMetrics
+from router.auditing import AuditedExecutor
 from router.backend import Backend
 from router.cache.cache import Cache
-from router.cache.metrics import CacheMetrics
 from router.cache.status import status_of
 from router.causality import After
 from router.config import Config, load
 from router.dispatcher import Dispatcher
 from router.drivers.registry import engines
 from router.errors import RouterClosed
-from router.events import PrimaryChanged
+from router.events import ConfigurationLoaded, PrimaryChanged
 from router.execution import Executor
 from router.explaining import explain
 from router.handle import CacheHandle
 from router.home import Home, tell_when_forked
-from router.metrics import Metrics
+from router.metrics import Parts
+from router.oneshot import OneShot
 from router.pinging import ping
 from router.pools.registry import Pools
-from router.queries import Level, Params, options, seconds
-from router.rows import Result, Row
+from router.queries import Level, options, seconds
 from router.session import Session
 from router.slowlog import SlowLog
 from router.status import Explanation, Ping, Status, node_status
@@ -42,7 +44,7 @@ from router.topology import Node
 _GRACE = 10.0  # seconds that close() waits for running requests
 
 
-class Router:
+class Router(OneShot):
     """Map (tenant, schema, statement) to connections. One per event loop; share it between all requests.
 
     ``async with Router.open("config") as router`` opens it; no connection is made before it is needed.
@@ -57,18 +59,19 @@ class Router:
         wall: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._clock = clock
         self._wall = wall
         self._rng = rng or random.Random()  # noqa: S311  # chooses replicas and jitter, guards nothing
         self.dispatcher = Dispatcher(wall)
-        self.metrics = Metrics()
+        self.metrics = building.metrics(config, clock)
         self.metrics.attach(self.dispatcher)
-        self.slowlog = SlowLog(self.dispatcher)
+        self.slowlog = SlowLog(self.dispatcher, config.observability.slow.digests)
         self._executor: Executor | None = None
         self._backends: dict[str, Backend] = {}
         self._pools: Pools | None = None
         self._cache: Cache | None = None
+        self._audit: Audit | None = None
         self._home: Home | None = None
         self._ending: asyncio.Future[int] | None = None  # since close() was called
 
@@ -99,24 +102,34 @@ class Router:
             suspect=partial(_suspect, self._backends),
         )
         clocks = building.Clocks(self._clock, self._wall)
-        self._backends.update(building.backends(self._config, self._pools, emit, clocks, self._rng))
+        self._backends.update(building.backends(self.config, self._pools, emit, clocks, self._rng))
         clusters = {name: backend.cluster for name, backend in self._backends.items()}
-        cache = self._cache = building.cache(self._config, self._backends, clocks)
-        self._executor = Executor(
-            Catalog(self._config.tenants, clusters),
+        cache = self._cache = building.cache(self.config, self._backends, emit, clocks)
+        recorded = building.audited(self.config)
+        executor = (AuditedExecutor if recorded else Executor)(
+            Catalog(self.config.tenants, clusters),
             self._backends,
             self.dispatcher,
             clock=self._clock,
             wall=self._wall,
             rng=self._rng,
             cache=cache,
-            tokens=building.tokens(self._config, self._wall),
+            tokens=building.tokens(self.config, self._wall),
         )
-        self._home = self._executor.home
+        if recorded:
+            audit = self._audit = executor.audit = building.audit(self.config, executor, emit, clocks)
+            audit.attach(self.dispatcher)
+            self.metrics.registry.register(AuditMetrics(audit.status))
+        self._executor = executor  # only now: without the journal that it needs, nothing runs
+        self._home = executor.home
         tell_when_forked(self)
-        self.metrics.registry.register(CacheMetrics(cache, self._clock))
+        self.metrics.watch(
+            Parts(self._backends, self._pools, cache, self.config.tenants, self.slowlog.seconds, self._clock)
+        )
         self.dispatcher.subscribe(PrimaryChanged, partial(_renew, cache))
         await cache.start()
+        building.plan(self.config, self._executor, self.slowlog, self._pools, self._rng)
+        emit(ConfigurationLoaded(self._wall(), 1, len(clusters), len(self.config.tenants)))
 
     async def close(self, grace: float = _GRACE) -> int:
         """Refuse new work, wait ``grace`` seconds for running requests, close everything.
@@ -139,10 +152,15 @@ class Router:
                 await asyncio.gather(*(backend.close() for backend in backends))
                 await pools.close(grace)
                 await cache.close()
+            if self._audit is not None:
+                await self._audit.close()
             await self.dispatcher.aclose()
+            await self.metrics.close()
         except BaseException:
             if pools is not None and cache is not None:
                 _cut(self._backends, pools, cache)
+            if self._audit is not None:
+                self._audit.cancel()
             raise
         finally:
             self._ending.set_result(pools.leftovers if pools is not None else 0)
@@ -153,8 +171,11 @@ class Router:
         if self._home is not None and self._pools is not None:
             self._home.leave()
             self._pools.detach(self._home.refusal)
+            self.metrics.forked()
             for backend in self._backends.values():
                 backend.detach()
+            if self._audit is not None:
+                self._audit.forked()
 
     def __del__(self) -> None:
         home, pools = getattr(self, "_home", None), getattr(self, "_pools", None)
@@ -185,7 +206,7 @@ class Router:
 
     def __repr__(self) -> str:
         state = "closed" if self._ending is not None else "open" if self._executor is not None else "not open"
-        return f"<Router {state}: {len(self._config.clusters)} clusters, {len(self._config.tenants)} tenants>"
+        return f"<Router {state}: {len(self.config.clusters)} clusters, {len(self.config.tenants)} tenants>"
 
     def _running(self) -> Executor:
         if self._executor is None:
@@ -193,7 +214,7 @@ class Router:
             raise RouterClosed(f"the router is {state}. Use it inside of: async with Router.open(...)")
         return self._executor
 
-    # --- sessions and one-shot forms ---------------------------------------------------------------------
+    # --- sessions ----------------------------------------------------------------------------------------
 
     def session(
         self,
@@ -219,98 +240,6 @@ class Router:
             executor, target, consistency=consistency, timeout=timeout, context_id=context_id, after=after
         )
 
-    async def fetch_all(
-        self,
-        sql: Any,
-        params: Params = None,
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        **given: Any,
-    ) -> list[Row]:
-        """Run one statement in a session of its own and return all its rows."""
-        return await self.session(tenant, schema, after=after).fetch_all(sql, params, **given)
-
-    async def fetch_one(
-        self,
-        sql: Any,
-        params: Params = None,
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        **given: Any,
-    ) -> Row | None:
-        """Run one statement in a session of its own and return its first row, or ``None``."""
-        return await self.session(tenant, schema, after=after).fetch_one(sql, params, **given)
-
-    async def fetch_value(
-        self,
-        sql: Any,
-        params: Params = None,
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        **given: Any,
-    ) -> Any:
-        """Run one statement in a session of its own and return the first column of its first row."""
-        return await self.session(tenant, schema, after=after).fetch_value(sql, params, **given)
-
-    async def execute(
-        self,
-        sql: Any,
-        params: Params = None,
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        **given: Any,
-    ) -> Result:
-        """Run one statement in a session of its own and return what it did."""
-        return await self.session(tenant, schema, after=after).execute(sql, params, **given)
-
-    async def execute_many(
-        self,
-        sql: Any,
-        params: Iterable[Mapping[str, object]],
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        **given: Any,
-    ) -> int:
-        """Run one statement for each mapping, all or none."""
-        return await self.session(tenant, schema, after=after).execute_many(sql, params, **given)
-
-    async def execute_raw(
-        self,
-        text: str,
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Run a text on the primary exactly as it is."""
-        await self.session(tenant, schema, after=after).execute_raw(text, timeout=timeout)
-
-    async def stream(
-        self,
-        sql: str,
-        params: Params = None,
-        *,
-        tenant: str,
-        schema: str | None = None,
-        after: After = None,
-        **given: Any,
-    ) -> AsyncGenerator[Row, None]:
-        """Iterate over the rows of a query with a cursor on the server."""
-        async with aclosing(self.session(tenant, schema, after=after).stream(sql, params, **given)) as rows:
-            async for row in rows:
-                yield row
-
     def merge_tokens(self, *tokens: str) -> str:
         """Return one token for what several of one tenant stand for, such as those of parallel jobs.
 
@@ -322,6 +251,12 @@ class Router:
     def cache(self) -> CacheHandle:
         """Return what can be asked of the cache: ``invalidate``, ``flush``, ``stats`` and more."""
         return CacheHandle(self._running())
+
+    @property
+    def audit(self) -> AuditHandle:
+        """Return what can be asked of the record of writes: ``deliver``, ``status`` and ``head``."""
+        self._running()
+        return AuditHandle(self._audit)
 
     # --- looking -----------------------------------------------------------------------------------------
 
@@ -355,29 +290,32 @@ class Router:
         deadline = self._clock() + (seconds(timeout) or 0)
         await asyncio.gather(
             *(
-                backend.look(building.any_database(self._config, name, executor), deadline)
+                backend.look(building.any_database(self.config, name, executor), deadline)
                 for name, backend in self._backends.items()
                 if not backend.health.known
             )
         )
 
-    def status(self) -> Status:
-        """Return nodes, pools, listeners and the cache as they are now."""
+    def status(self, *, tenants: bool = True) -> Status:
+        """Return nodes, pools, listeners and the cache as they are now.
+
+        Without ``tenants`` the cache's counts of each are left out: there may be ten thousand.
+        """
         nodes = tuple(
             node_status(backend.health, server)
             for backend in self._backends.values()
             for server in backend.health.servers
         )
         pools = self._pools.status() if self._pools is not None else ()
-        cache = None if self._executor is None else status_of(self._executor.cache)
-        return Status(nodes, pools, self.dispatcher.stats(), len(self._config.tenants), cache)
+        cache = None if self._executor is None else status_of(self._executor.cache, tenants=tenants)
+        return Status(nodes, pools, self.dispatcher.stats(), len(self.config.tenants), cache)
 
     async def ping(self, *, timeout: float = 5.0) -> tuple[Ping, ...]:
         """Ask every node for an answer, primaries first, each within ``timeout`` seconds."""
         executor = self._running()
         executor.check_loop()
         seconds(timeout)
-        databases = {name: building.any_database(self._config, name, executor) for name in self._backends}
+        databases = {name: building.any_database(self.config, name, executor) for name in self._backends}
         return await ping(self._backends, databases, timeout)
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from router import proving, retries
+from router import proving
+from router.auditing import note
 from router.backend import Target
 from router.cache.shown import Shown
 from router.caching import read
 from router.causality import After
 from router.consistency import Bounded, Consistency
+from router.context import Context, named, renewed
 from router.errors import (
-    CommitOutcomeUnknown,
     RouterClosed,
-    RouterError,
     TransactionStateError,
     UsageError,
 )
@@ -26,9 +25,10 @@ from router.frontier import Frontier
 from router.pools.lease import Lease
 from router.queries import Level, Options, Params, PreparedStatement, Queries, level, seconds
 from router.reasons import Reason
+from router.repeating import whole
 from router.requests import Request, raw_statement, request_for
-from router.retries import Verdict
 from router.rows import Row
+from router.statements import Statement
 from router.transaction import Transaction
 from router.units import Unit
 
@@ -49,7 +49,7 @@ class Session(Frontier, Queries):
     session's own methods run in the transaction.
     """
 
-    __slots__ = ("_closed", "_consistency", "_context_id", "_executor", "_target", "_timeout", "_transaction")
+    __slots__ = ("_closed", "_consistency", "_executor", "_said", "_target", "_timeout", "_transaction")
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Session(Frontier, Queries):
             consistency = level(consistency, settings.bounded)
         self._consistency: Consistency | Bounded = consistency
         self._timeout = None if timeout is None else seconds(timeout)
-        self._context_id = context_id
+        self._said = named(context_id)
         self._transaction: Transaction | None = None
         self._closed = False
         if executor.cache.active:
@@ -90,6 +90,11 @@ class Session(Frontier, Queries):
     def schema(self) -> str | None:
         """Return the logical schema, ``None`` for the tenant's main one."""
         return self._target.placement.schema
+
+    @property
+    def _context(self) -> Context | None:
+        """Return what to stamp events with; ``None`` leaves it to who tells them."""
+        return None if self._said is None else renewed(self._said)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "in a transaction" if self._current() is not None else "open"
@@ -172,7 +177,7 @@ class Session(Frontier, Queries):
                     params,
                     given,
                     self._consistency,
-                    self._context_id,
+                    self._context,
                     self._request,
                 )
             if given.cache and verb not in _FETCHES:
@@ -190,7 +195,7 @@ class Session(Frontier, Queries):
         if given.consistency is not None:
             request.consistency = level(given.consistency, settings.bounded)
         request.idempotent = given.idempotent
-        request.context_id = self._context_id
+        request.context = self._context
         return request
 
     async def stream(
@@ -253,7 +258,7 @@ class Session(Frontier, Queries):
             readonly,
             isolation,
             seconds(timeout) or self._timeout,
-            self._context_id,
+            self._context,
         )
 
     async def begin(self, *, readonly: bool = False, isolation: str | None = None) -> Transaction:
@@ -269,6 +274,9 @@ class Session(Frontier, Queries):
     async def rollback(self) -> None:
         """Roll back the transaction that ``begin()`` opened."""
         await self._open("roll back").rollback()
+
+    def _raw(self, text: str) -> Statement:
+        return raw_statement(text, self._target.backend.driver.dialect)
 
     def _open(self, verb: str) -> Transaction:
         self._check_open()
@@ -289,41 +297,13 @@ class Session(Frontier, Queries):
         transaction did, so running it again is safe. What the function does outside of the database is done
         again as well. Never repeated: an unknown outcome.
         """
-        settings = self._target.placement.settings
-        started = self._executor.clock()
-        deadline = started + (self._timeout or settings.acquire_timeout + settings.statement_timeout)
 
-        async def once(verdict: Verdict) -> T:
+        async def once() -> T:
             async with self.transaction() as transaction:
                 transaction.unit.retried = False
                 return await function(transaction, *args, **kwargs)
 
-        def judge(error: RouterError) -> Verdict:
-            sent = isinstance(error, CommitOutcomeUnknown)
-            return Verdict.AGAIN if retries.judge_transaction(error, commit_sent=sent) else Verdict.RAISE
-
-        first: RouterError
-        try:
-            return await once(Verdict.AGAIN)
-        except RouterError as error:
-            first = error
-        return await retries.repeat(
-            once,
-            first,
-            policy=retries.Policy(settings.retry_attempts, settings.retry_min_wait, settings.retry_max_wait),
-            judge=judge,
-            sleep=asyncio.sleep,
-            clock=self._executor.clock,
-            rng=self._executor.rng,
-            started=started,
-            budget=self._target.backend.may_retry,
-            deadline=deadline,
-            before=self._tell_retry,
-            denied=lambda error: self._executor.teller.denied(self._target, error),
-        )
-
-    def _tell_retry(self, retry: retries.Retry) -> None:
-        self._executor.teller.unit_retry(self._target, retry)
+        return await whole(self._executor, self._target, once, self._timeout)
 
     @asynccontextmanager
     async def orm(self, *, readonly: bool = False, **options: Any) -> AsyncIterator[AsyncSession]:
@@ -348,10 +328,13 @@ class Session(Frontier, Queries):
         """
         self._check_open()
         unit = self._unit(readonly, None, None)
+        if unit.audit is not None:
+            unit.audit.admit()
+            await note(self._executor, self._target, self._raw("(lent)"), self._context)
         await unit.open(begin=False)
         unit.lease.broken = "lent"
         if self._executor.cache.active and not readonly:
-            unit.mark(raw_statement("(lent)", self._target.backend.driver.dialect))
+            unit.mark(self._raw("(lent)"))
         try:
             yield unit.lease
         finally:

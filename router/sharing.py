@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,7 +29,9 @@ class Shared(Generic[T]):
     async def answer(self) -> T:
         """Return the answer to a question that was not asked before the call."""
         if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._turn(self._running))
+            turn = self._turn(self._running)
+            # In a context of its own: the answer is not part of the one who happens to ask first.
+            self._next = asyncio.get_running_loop().create_task(turn, context=Context())
             self._next.add_done_callback(_heard)
         return await asyncio.shield(self._next)  # who is cancelled leaves the answer to the others
 

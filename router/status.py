@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.cache.status import CacheStatus
-from router.dispatcher import ListenerStats
 from router.health import Health
+from router.listeners import ListenerStats
 from router.pools.bounds import PoolStatus
 from router.servers import Server
 from router.topology import Role
@@ -63,6 +63,7 @@ class NodeStatus:
     lag_bytes: int | None  # where the engine counts them
     in_flight: int
     latency: float
+    breaker: bool = False  # whether it is left alone because requests failed there
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +105,5 @@ def node_status(health: Health, server: Server) -> NodeStatus:
         lag.size if node.role is Role.REPLICA else None,
         server.load.in_flight,
         server.load.latency,
+        server.breaker.banned,
     )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from router import events, proving, retries
+from router.audit.audit import Audit
 from router.backend import Target
 from router.cache.marks import Writing
 from router.catching_up import catch_up, trusted
 from router.consistency import Bounded, Consistency
+from router.context import Context
 from router.errors import RouterError, TransactionStateError
 from router.execution import Executor
 from router.frontier import Frontier
@@ -24,7 +28,11 @@ from router.routing import Route
 from router.statements import Kind, Statement
 from router.steering import choose, fall_back, note, route_of_unit
 from router.topology import Node, Role
+from router.waits import Waits
 
+_NUMBERS = count(1)
+Point = tuple[int, frozenset[str], tuple[Callable[[], object], ...]]
+NOTHING: Final[Point] = 0, frozenset(), ()
 _ISOLATION = frozenset({"read uncommitted", "read committed", "repeatable read", "serializable"})
 
 
@@ -39,13 +47,18 @@ class Unit:
     readonly: bool = False
     isolation: str | None = None
     timeout: float | None = None  # of the whole begin, and of each statement
-    context_id: str | None = None
+    context: Context | None = None
     retried: bool = True  # False where the caller repeats the whole unit: attempts would multiply
+    number: int = field(default_factory=_NUMBERS.__next__)
+    waits: Waits = field(default_factory=Waits)
     statements: int = 0
     writing: Writing | None = None  # what is marked as being written
     changes_schema: bool = False  # what the catalog says may be another once it has ended
     may_commit: bool = False  # MySQL commits at DDL, and code in the database may: no rollback undoes that
     began: float = 0.0
+    writes: int = 0  # statements that have succeeded, and write or may
+    tables: frozenset[str] = frozenset()  # that they name
+    afterwards: tuple[Callable[[], object], ...] = ()  # to be called after the commit
     route: Route = field(init=False)
     node: Node = field(init=False)
     _lease: Lease | None = None
@@ -67,6 +80,14 @@ class Unit:
                 "the transaction is not open: it has not begun, or has ended. Begin a new one"
             ).at(tenant=self.target.placement.tenant)
         return self._lease
+
+    @property
+    def audit(self) -> Audit | None:
+        """Return what records the unit's writes; ``None`` if nothing does."""
+        audit = self.executor.audit
+        if audit is None or self.readonly or not self.target.placement.settings.audit:
+            return None
+        return audit
 
     @property
     def is_open(self) -> bool:
@@ -98,6 +119,8 @@ class Unit:
                 first = error
             if first is not None:
                 await self._again(first, begin, deadline)
+            if begin:
+                self.begun(executor.clock() - self.began)
             return
         except RouterError as error:
             failure = self.describe(error)
@@ -118,11 +141,13 @@ class Unit:
         executor, backend = self.executor, self.target.backend
         health = backend.health
         if not self.route.candidates:
+            asked = executor.clock()
             await backend.holding.primary(deadline)
+            self.waits.queue += executor.clock() - asked
             self._decide()
         self.node = choose(self.route, self.target, self.seen)
         try:
-            lease = await self.target.lease(self.node, deadline)
+            lease = await self.target.lease(self.node, deadline, self.waits)
         except RouterError as error:
             health.failed(self.node, error)
             raise
@@ -154,6 +179,7 @@ class Unit:
         health = self.target.backend.health
         if trusted(lease, health, self._since):
             return True
+        asked = self.executor.clock()
         try:
             reason = await catch_up(lease, self.target, self.seen, self.consistency, self.began, deadline)
         except BaseException as exc:
@@ -161,6 +187,8 @@ class Unit:
             if isinstance(exc, RouterError):
                 health.failed(self.node, exc)
             raise
+        finally:
+            self.waits.catch_up += self.executor.clock() - asked
         if reason is not None:
             self.route = self.route._replace(reason=reason)
         return reason is not None
@@ -227,6 +255,8 @@ class Unit:
         self._lease = None
         if self.route.role is Role.REPLICA:
             self.seen.note_replica(self.node, now)
+            if self.target.backend.health.reigns_since > self.began:
+                self.seen.note_former(self.target.backend.health.reigns_since)
         else:
             note(self.target, self.seen, self.node, now, wrote=wrote)
         if self.seen.shown is not None:
@@ -242,19 +272,54 @@ class Unit:
         placement = self.target.placement
         return error.at(tenant=placement.tenant, schema=placement.schema, cluster=placement.cluster.name)
 
-    def tell(self, kind: type[events.TransactionEvent], **more: Any) -> None:
-        """Emit the end of a transaction."""
+    # --- what is told of its transactions ----------------------------------------------------------------
+
+    def note(self, statement: Statement) -> None:
+        """Take note of a statement that has succeeded, for what is told after the commit."""
+        if proving.writes(statement, self.target):
+            self.writes += 1
+            if not statement.tables <= self.tables:
+                self.tables |= statement.tables
+
+    def point(self) -> Point:
+        """Return what a savepoint must know to go back to it."""
+        return self.writes, self.tables, self.afterwards
+
+    def back_to(self, point: Point) -> None:
+        """Forget what was written, and to be done, since a savepoint that was rolled back to."""
+        self.writes, self.tables, self.afterwards = point
+
+    def begun(self, seconds: float) -> None:
+        """Tell that a transaction has begun, which took so long."""
+        more = {"role": self.route.role, "reason": self.route.reason, "waits": self.waits}
+        self.tell(events.TransactionBegun, seconds, **more)
+
+    def committed(self) -> None:
+        """Tell that the transaction is committed for certain, and do what was to be done then."""
+        self.tell(events.TransactionCommitted)
+        executor, calls = self.executor, self.afterwards
+        if self.writes and executor.dispatcher.confirms:
+            teller = executor.teller
+            teller.wrote(self.target, self.node, self.tables, self.writes, self.number, self.context)
+        if calls:
+            self.afterwards = ()
+            executor.dispatcher.afterwards.run(calls)
+
+    def tell(self, kind: type[events.TransactionEvent], seconds: float | None = None, **more: Any) -> None:
+        """Tell of a transaction; its end, if it is not said how long it took."""
         executor, placement = self.executor, self.target.placement
-        executor.teller.emit(
-            kind(
-                executor.teller.wall(),
-                placement.tenant,
-                placement.schema,
-                self.node,
-                executor.clock() - self.began,
-                self.statements,
-                self.readonly,
-                self.context_id,
-                **more,
-            )
+        if not executor.dispatcher.wants(kind):
+            return
+        event = kind(
+            executor.teller.wall(),
+            placement.tenant,
+            placement.schema,
+            self.node,
+            executor.clock() - self.began if seconds is None else seconds,
+            self.statements,
+            self.readonly,
+            self.number,
+            **more,
         )
+        event.context = self.context
+        executor.teller.emit(event)

@@ -27,6 +27,10 @@ _REFRESHES = 16  # reads at once that renew what is about to get too old
 _PATIENCE = 0.2  # seconds that opening a router waits until others are heard; until then little is kept
 
 
+def _nobody(tenant: str | None, reason: str) -> None:
+    """Tell nobody."""
+
+
 class Cache:
     """Keep answers for one router; does nothing until the first read that may be cached."""
 
@@ -39,6 +43,7 @@ class Cache:
         broadcasts: Broadcasts,
         tier: Tier | None = None,
         clock: Callable[[], float],
+        forgotten: Callable[[str | None, str], None] = _nobody,
     ) -> None:
         self.enabled = size > 0
         #: since the first read that may be cached, or always where others may have cached something: until
@@ -53,6 +58,7 @@ class Cache:
         self.worths: dict[str, Worth] = {}
         self._known: dict[tuple[str, Hashable], Known] = {}
         self.flushes = 0
+        self.forgotten = forgotten  # is told whose answers have all gone, None for everybody's, and why
         self._clock = clock
         self.marks = Marks(clock)
         self.began = inf
@@ -154,12 +160,17 @@ class Cache:
 
     def lost(self) -> None:
         """Let go of everything, here: something may have been written of which nothing was heard."""
+        self._forget("broadcast_lost")
+
+    def _forget(self, reason: str) -> None:
         self.flushes += 1
         self.marks.raised((EVERYTHING,), self._clock())
+        if len(self.memory) or reason != "broadcast_lost":  # else it begins to hear others: nothing has gone
+            self.forgotten(None, reason)
 
     def flush(self) -> None:
         """Let go of everything, here and in other processes."""
-        self.lost()
+        self._forget("asked")
         for broadcast in self._speakers():
             broadcast.publish(None)
         if self.tier is not None:
@@ -190,7 +201,7 @@ class Cache:
     def _noticed(self, notice: Notice, at: float) -> None:
         """Take note of what another process has written, some time before ``at``."""
         if notice.place is None:
-            self.lost()
+            self._forget("told")
             return
         cluster, _, database = notice.place.partition("/")
         place = Place(cluster, database)

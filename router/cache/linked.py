@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import Context
 from time import monotonic
 
 from router.cache.broadcast import BroadcastCounts, OnLost, OnMessage
 from router.cache.notices import NOTHING, Notice, Unsaid, decode
 from router.frames import drop_frames
+from router.logs import log_of
 
 _FIRST, _LONGEST = 0.05, 5.0  # seconds before the connection is made again, doubled each time
 _FAREWELL = 0.5  # seconds to tell what is left when closing
-_log = logging.getLogger("router.cache")
+_log = log_of("cache")
 
 
 class Linked:
@@ -68,7 +69,7 @@ class Linked:
         if self._task is None and not self._closed:
             self._why = "connecting"
             self._task = asyncio.get_running_loop().create_task(
-                self._run(), name=f"cache broadcast {self.kind}"
+                self._run(), name=f"cache broadcast {self.kind}", context=Context()
             )
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):

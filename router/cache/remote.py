@@ -7,10 +7,10 @@ that limit once: it is left alone until it has answered a probe, which runs in t
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from hashlib import blake2b
 from time import monotonic
 from typing import TypeVar
@@ -22,6 +22,7 @@ from router.cache.stores import Store, open_store
 from router.cache.urls import parse_url
 from router.config.secret import Secret
 from router.frames import drop_frames
+from router.logs import log_of
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ _PATIENCE = 1.0  # seconds of a probe, which nobody waits for, and of closing
 _PROBES = 1.0  # seconds between probes of a server that is left alone
 _MARK = 8  # bytes of an edition before each value
 _TRUSTED = 1.0  # seconds that a writer takes the edition it saw for the present one
-_log = logging.getLogger("router.cache")
+_log = log_of("cache")
 
 
 class Remote:
@@ -259,7 +260,9 @@ class Remote:
             return True
         if self._probe is None and self._clock() >= self._next_probe:
             self._next_probe = self._clock() + _PROBES * self._rng.uniform(0.8, 1.2)
-            self._probe = asyncio.get_running_loop().create_task(self._probing(), name="cache probe")
+            self._probe = asyncio.get_running_loop().create_task(
+                self._probing(), name="cache probe", context=Context()
+            )
         return False
 
     async def _probing(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 _COUNT = 1000  # values that may wait
 _BYTES = 16 * 1024 * 1024  # that they may have together
@@ -26,7 +27,9 @@ class Soon:
             return False
         self._left[key], self._size = (value, ttl), size
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._work(), name="cache writes")
+            self._task = asyncio.get_running_loop().create_task(
+                self._work(), name="cache writes", context=Context()
+            )
         return True
 
     async def close(self) -> None:

@@ -30,8 +30,8 @@ class CacheStatus:
         return total.ratio
 
 
-def status_of(cache: Cache) -> CacheStatus:
-    """Return what a cache holds and has counted."""
+def status_of(cache: Cache, *, tenants: bool = True) -> CacheStatus:
+    """Return what a cache holds and has counted; without ``tenants`` not for each of them."""
     return CacheStatus(
         len(cache.memory),
         cache.memory.bytes,
@@ -39,7 +39,7 @@ def status_of(cache: Cache) -> CacheStatus:
         cache.flushes,
         all(each.healthy() for each in cache.broadcasts.values()),
         None if cache.tier is None else cache.tier.remote.up,
-        summed(tallies(cache)),
+        summed(tallies(cache)) if tenants else {},
     )
 
 

@@ -27,6 +27,21 @@ class Tally:
         """Tell whether anything was counted."""
         return bool(self.hits or self.joined or self.remote or self.misses or self.bypasses)
 
+    def same(self, other: Tally) -> bool:
+        """Tell whether both have counted the same."""
+        return (
+            self.hits == other.hits
+            and self.misses == other.misses
+            and self.joined == other.joined
+            and self.remote == other.remote
+            and self.stored == other.stored
+            and self.saved == other.saved
+            and self.waited == other.waited
+            and self.bypasses == other.bypasses
+            and self.refused == other.refused
+            and self.unstored == other.unstored
+        )
+
     def include(self, other: Tally) -> None:
         """Add what another one has counted."""
         self.hits += other.hits
@@ -49,13 +64,16 @@ class Tally:
     def since(self, before: Tally) -> Tally:
         """Return what was counted after ``before`` was: an earlier copy."""
         found = Tally()
-        found.include(self)
-        for name in ("hits", "joined", "remote", "misses", "stored", "saved", "waited"):
-            setattr(found, name, getattr(self, name) - getattr(before, name))
-        for name in ("unstored", "bypasses", "refused"):
-            earlier = getattr(before, name)
-            counts = getattr(found, name)
-            counts.update((why, count - earlier.get(why, 0)) for why, count in list(counts.items()))
+        found.hits = self.hits - before.hits
+        found.joined = self.joined - before.joined
+        found.remote = self.remote - before.remote
+        found.misses = self.misses - before.misses
+        found.stored = self.stored - before.stored
+        found.saved = self.saved - before.saved
+        found.waited = self.waited - before.waited
+        found.unstored = _since(self.unstored, before.unstored)
+        found.bypasses = _since(self.bypasses, before.bypasses)
+        found.refused = _since(self.refused, before.refused)
         return found
 
     @property
@@ -88,3 +106,8 @@ class Tally:
 def add(tally: dict[str, int], why: str) -> None:
     """Count one more."""
     tally[why] = tally.get(why, 0) + 1
+
+
+def _since(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """Return what came after ``before``; the loop may add to ``after`` meanwhile."""
+    return {why: count - before.get(why, 0) for why, count in after.copy().items()} if after else {}

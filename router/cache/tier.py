@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import NamedTuple
 
 from router.cache.envelope import Envelope, Seal
@@ -138,7 +139,9 @@ class Tier:
         """Replace the generations of what was written; until that is done it is tried again and again."""
         self._owed.update(map(_generation, places))
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._replace(), name="router-cache-tier")
+            self._task = asyncio.get_running_loop().create_task(
+                self._replace(), name="router-cache-tier", context=Context()
+            )
 
     async def all_told(self, patience: float) -> bool:
         """Wait until all generations are replaced; tell whether they are after ``patience`` seconds."""

@@ -16,9 +16,19 @@ from router.config.models import (
     RemoteCacheConfig,
     RetriesConfig,
     SettingsConfig,
+    SlowRuleConfig,
     TimeoutsConfig,
     TlsConfig,
     TokensConfig,
+)
+from router.config.observability import (
+    AuditConfig,
+    ExplainConfig,
+    MetricsConfig,
+    ObservabilityConfig,
+    OutboxConfig,
+    SlowConfig,
+    TrailConfig,
 )
 from router.config.references import SecretReference
 from router.config.schema import json_schema
@@ -53,6 +63,14 @@ __all__ = [
     "CachingConfig",
     "CacheRuleConfig",
     "AutoCacheConfig",
+    "SlowRuleConfig",
+    "ObservabilityConfig",
+    "SlowConfig",
+    "MetricsConfig",
+    "ExplainConfig",
+    "AuditConfig",
+    "TrailConfig",
+    "OutboxConfig",
     # values
     "Secret",
     "SecretReference",

@@ -11,19 +11,20 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from router.config import caches, clusters, keys, places
+from router.config import audits, caches, clusters, consoles, keys, places
 from router.config.models import (
     CacheConfig,
     ClusterConfig,
     RouterFile,
-    Section,
     SettingsConfig,
     TenantFile,
     TokensConfig,
 )
+from router.config.observability import ObservabilityConfig
 from router.config.problems import Found, Loc, Report, dig
 from router.config.references import expand
 from router.config.salvage import Salvaged, salvage
+from router.config.section import Section
 from router.config.values import NO_SCHEMAS, Config, Settings, TenantConfig, settle
 from router.errors import Problem
 from router.identifiers import shown
@@ -66,6 +67,7 @@ class Assembly:
         self._check_waits(report)
         self._check_keys(data.get("tokens"), report)
         self._check_cache(data.get("cache"), report)
+        self._check_observability(data.get("observability"), report)
 
     def _cluster(self, name: str, salvaged: Salvaged[ClusterConfig], report: Report) -> None:
         cluster = salvaged.section
@@ -108,6 +110,16 @@ class Assembly:
             report.add(found)
         for found in caches.remarks(cache, in_file=bool(report.places)):
             self.warnings.append(report.problem(found))
+
+    def _check_observability(self, data: Any, report: Report) -> None:
+        salvaged = salvage(ObservabilityConfig, {} if data is None else data, self.folder)
+        if salvaged.section is None:
+            return
+        console, audit, in_file = salvaged.section.console, salvaged.section.audit, bool(report.places)
+        for found in salvaged.tellable((*consoles.check(console), *audits.check(audit))):
+            report.add(found._replace(loc=("observability", *found.loc)))
+        for found in (*consoles.remarks(console, in_file=in_file), *audits.remarks(audit, in_file=in_file)):
+            self.warnings.append(report.problem(found._replace(loc=("observability", *found.loc))))
 
     def tenant(self, data: Any, expected: str, report: Report) -> None:
         """Take the data of one tenant, whose id must be ``expected``."""
@@ -187,6 +199,7 @@ class Assembly:
             source=self.folder,
             tokens=self._file.tokens,
             cache=self._file.cache,
+            observability=self._file.observability,
         )
 
     def _expanded(self, data: Any, report: Report) -> Any:
@@ -208,7 +221,12 @@ class Assembly:
 
 def _kept(loc: Loc) -> bool:
     """Say whether the text at ``loc`` is expanded later: when it is used, or after the URL is taken apart."""
-    return (loc[-1] in ("password", "url") and "options" not in loc) or loc in (keys.LOC, caches.KEY)
+    return (loc[-1] in ("password", "url") and "options" not in loc) or loc in (
+        keys.LOC,
+        caches.KEY,
+        audits.KEY,
+        consoles.TOKEN,
+    )
 
 
 _WAITS = Found((), "has a min_wait above its max_wait", "Lower min_wait or raise max_wait")

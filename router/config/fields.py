@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from router.config.problems import Flaw
 from router.config.references import Expanded
@@ -62,6 +63,12 @@ def _isolation(value: object) -> object:
     return value
 
 
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(one >= two for one, two in pairwise(values)):
+        raise Flaw("is not in rising order", "Begin with the lowest, and write each once")
+    return values
+
+
 def _public_name(value: str) -> str:
     return check_physical_name(value, public=True)
 
@@ -78,6 +85,9 @@ Duration = Annotated[
     float, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
 ]
 PositiveDuration = Annotated[Duration, Field(gt=0)]
+RisingDurations = Annotated[
+    tuple[PositiveDuration, ...], Field(strict=False, max_length=64), AfterValidator(_rising)
+]
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN})
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from router.config.fields import (
     Duration,
@@ -25,7 +25,9 @@ from router.config.fields import (
     Text,
     Weight,
 )
+from router.config.observability import ObservabilityConfig
 from router.config.references import SecretReference
+from router.config.section import Section
 from router.config.urls import ServerUrl
 from router.consistency import Consistency, Otherwise
 
@@ -33,14 +35,6 @@ TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 Pooler = Literal["transaction"]
 Broadcast = Literal["none", "alone", "redis", "postgresql"]
 Balancing = Literal["weighted_random", "round_robin", "least_in_flight", "power_of_two"]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys, wrong types and changes are refused; errors do not repeat input."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
 
 class LoginConfig(Section):
@@ -281,8 +275,19 @@ class CachingConfig(Section):
     """The first one that fits a read counts."""
     auto: AutoCacheConfig | None = None
     """Whether hot reads are cached by themselves; no if left out."""
-    dependencies: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = {}
+    dependencies: dict[Text, Annotated[tuple[Text, ...], Field(strict=False)]] = Field(default={})
     """A table, and the tables that its triggers change with it; [] if they change none."""
+
+
+class SlowRuleConfig(Section):
+    """Name statements that have a threshold of their own."""
+
+    tables: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Statements that name one of these tables."""
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(strict=False)] = ()
+    """Statements with these fingerprints, as router slow and router explain show them."""
+    threshold: Duration
+    """A request with such a statement that takes longer is reported."""
 
 
 class SettingsConfig(Section):
@@ -296,10 +301,14 @@ class SettingsConfig(Section):
     """How long things may take."""
     slow_query: Duration | None = None
     """A request that takes longer is reported; 500ms if set nowhere."""
+    slow_statements: Annotated[tuple[SlowRuleConfig, ...], Field(strict=False)] | None = None
+    """Other thresholds for some statements; the first one that fits counts."""
     retries: RetriesConfig = RetriesConfig()
     """How often failed requests are tried."""
     cache: CachingConfig = CachingConfig()
     """Which reads are answered from memory."""
+    audit: bool | None = None
+    """Whether writes are recorded, where observability.audit says how; yes if set nowhere."""
 
 
 class TenantFile(SettingsConfig):
@@ -315,7 +324,7 @@ class TenantFile(SettingsConfig):
     """Its database; with isolation: schema the cluster's if left out."""
     schema_: PhysicalName | None = Field(default=None, alias="schema")
     """Its schema, with isolation: schema."""
-    schemas: dict[LogicalName, PhysicalName] = {}
+    schemas: dict[LogicalName, PhysicalName] = Field(default={})
     """Further schemas (on MySQL and SQLite: databases) by the name the application uses."""
     tier: LogicalName | None = None
     """One of the tiers in router.yaml."""
@@ -367,9 +376,11 @@ class RouterFile(Section):
     """The clusters by name."""
     defaults: SettingsConfig = SettingsConfig()
     """What every tenant inherits."""
-    tiers: dict[LogicalName, SettingsConfig] = {}
+    tiers: dict[LogicalName, SettingsConfig] = Field(default={})
     """Named sets of settings that tenants may choose."""
     tokens: TokensConfig | None = None
     """How tokens are signed; without it sessions give none."""
     cache: CacheConfig = CacheConfig()
     """How much is kept in memory, and how processes hear of each other's writes."""
+    observability: ObservabilityConfig = ObservabilityConfig()
+    """What is measured, kept and shown."""

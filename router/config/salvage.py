@@ -8,8 +8,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from router.config.models import Section
 from router.config.problems import Found, Loc, dig
+from router.config.section import Section
 
 _ATTEMPTS = 5  # a value taken out can make what holds it wrong, but sections are not nested deeper than this
 

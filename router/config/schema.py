@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from router.config.models import RouterFile, Section, TenantFile
+from router.config.models import RouterFile, TenantFile
+from router.config.section import Section
 
 
 def json_schema() -> dict[str, dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +14,10 @@ from router.config.models import (
     CacheRuleConfig,
     ClusterConfig,
     SettingsConfig,
+    SlowRuleConfig,
     TokensConfig,
 )
+from router.config.observability import AuditConfig, ObservabilityConfig
 from router.consistency import Bounded, Consistency, Otherwise
 from router.errors import Problem
 
@@ -42,6 +44,15 @@ class AutoCache:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowRule:
+    """Say how long requests may take whose statement names one of these tables, or has a fingerprint."""
+
+    tables: frozenset[str]
+    fingerprints: frozenset[str]
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Hold the settings in force for a tenant; times in seconds. Equal ones are one object in a Config."""
 
@@ -50,6 +61,7 @@ class Settings:
     connect_timeout: float = 5.0
     statement_timeout: float = 30.0
     slow_query: float = 0.5
+    slow_rules: tuple[SlowRule, ...] = ()
     retry_attempts: int = 3
     retry_min_wait: float = 0.02
     retry_max_wait: float = 1.0
@@ -59,6 +71,19 @@ class Settings:
     cache_rules: tuple[CacheRule, ...] = ()
     cache_auto: AutoCache | None = None
     cache_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    audit: bool = True  # where it is configured how
+    slow_least: float = field(init=False)  # no request that takes less is slow, whatever its statement
+
+    def __post_init__(self) -> None:
+        least = min((self.slow_query, *(rule.threshold for rule in self.slow_rules)))
+        object.__setattr__(self, "slow_least", least)
+
+    def slow_after(self, fingerprint: str, tables: Collection[str]) -> float:
+        """Return how long a request with such a statement may take before it counts as slow."""
+        for rule in self.slow_rules:
+            if fingerprint in rule.fingerprints or not rule.tables.isdisjoint(tables):
+                return rule.threshold
+        return self.slow_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +121,12 @@ class Config:
     version: int = 1
     tokens: TokensConfig | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
+    observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
+
+    def unaudited(self) -> Config:
+        """Return the same without a record of writes: for who only looks, and must not begin a journal."""
+        observability = self.observability.model_copy(update={"audit": AuditConfig()})
+        return replace(self, observability=observability)
 
     def __repr__(self) -> str:
         return f"<Config {self.source}: {len(self.clusters)} clusters, {len(self.tenants)} tenants>"
@@ -106,13 +137,19 @@ def settle(sections: Sequence[SettingsConfig]) -> Settings:
     chosen: dict[str, Any] = {}
     dependencies: dict[str, tuple[str, ...]] = {}
     for section in sections:
-        times, retries, fresh = section.timeouts, section.retries, section.freshness
+        times, retries, fresh, slow = (
+            section.timeouts,
+            section.retries,
+            section.freshness,
+            section.slow_statements,
+        )
         given = {
             "consistency": section.consistency,
             "acquire_timeout": times.acquire,
             "connect_timeout": times.connect,
             "statement_timeout": times.statement,
             "slow_query": section.slow_query,
+            "slow_rules": None if slow is None else tuple(map(_slow, slow)),
             "retry_attempts": retries.attempts,
             "retry_min_wait": retries.min_wait,
             "retry_max_wait": retries.max_wait,
@@ -122,6 +159,7 @@ def settle(sections: Sequence[SettingsConfig]) -> Settings:
             "otherwise": fresh.otherwise,
             "cache_rules": None if section.cache.rules is None else tuple(map(_rule, section.cache.rules)),
             "cache_auto": None if section.cache.auto is None else _auto(section.cache.auto),
+            "audit": section.audit,
         }
         dependencies |= section.cache.dependencies
         chosen |= {name: value for name, value in given.items() if value is not None}
@@ -136,3 +174,7 @@ def _rule(rule: CacheRuleConfig) -> CacheRule:
 
 def _auto(auto: AutoCacheConfig) -> AutoCache:
     return AutoCache(auto.ttl, auto.reads, auto.window)
+
+
+def _slow(rule: SlowRuleConfig) -> SlowRule:
+    return SlowRule(frozenset(rule.tables), frozenset(rule.fingerprints), rule.threshold)

@@ -233,6 +233,13 @@ class Connection(ABC):
             pause = min(pause * 2, _LAST_PAUSE)
         return False
 
+    async def plan(self, sql: str, parameters: int, timeout: float) -> str:
+        """Return how the server means to run a query, which has so many parameters, without running it.
+
+        Only called where the driver ``plans``. The text may have literals; the connection stays as it was.
+        """
+        raise NotImplementedError("this engine tells no plans")
+
     @property
     def unfinished(self) -> bool:
         """Tell whether the server would go on with a statement of this connection after it is closed."""
@@ -270,6 +277,8 @@ class Driver(ABC):
     dialect: ClassVar[Dialect]
     #: whether servers are asked for their role and position; without that nobody can be promoted
     probes: ClassVar[bool] = False
+    #: whether connections can be asked for the plan of a query
+    plans: ClassVar[bool] = False
 
     @abstractmethod
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:

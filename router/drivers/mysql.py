@@ -11,6 +11,7 @@ import aiomysql
 from pymysql import err
 from pymysql.constants import CLIENT, CR
 
+from router.drivers import mysql_plans
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
 from router.drivers.mysql_values import adapted, columns_of, rows_of
@@ -185,6 +186,14 @@ class MysqlConnection(Connection):
         async with asyncio.timeout(timeout):
             await self._raw.query(text)
 
+    async def plan(self, sql: str, parameters: int, timeout: float) -> str:
+        async with asyncio.timeout(timeout):
+            # not with a cursor: it makes Python warnings of what the server says of a made-up value
+            await self._raw.query(mysql_plans.question(sql, parameters))
+        result = self._raw._result
+        names = [field[0] for field in result.description]
+        return "\n".join(mysql_plans.line(dict(zip(names, row, strict=True))) for row in result.rows)
+
     def survives(self, error: RouterError) -> bool:
         # these roll the whole transaction back, savepoints included (MariaDB manual, "InnoDB Lock Modes")
         if isinstance(error, Deadlock | SerializationFailure):
@@ -310,6 +319,7 @@ class MysqlDriver(Driver):
     name = "aiomysql"
     dialect = Dialect.MYSQL
     probes = True
+    plans = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         if isinstance(endpoint.tls, str):

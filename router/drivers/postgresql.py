@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import asyncpg
 
-from router.drivers import postgresql_outcomes
+from router.drivers import postgresql_outcomes, postgresql_plans
 from router.drivers.driver import Connection, Driver, Endpoint, Location, Mark, Outcome, Reading
 from router.drivers.postgresql_errors import translate
 from router.drivers.sockets import detached, keep_alive, peer_of
@@ -208,6 +208,9 @@ class PostgresqlConnection(Connection):
     async def outcome(self, mark: Mark, timeout: float | None) -> Outcome:
         return await postgresql_outcomes.outcome(self._raw, mark, timeout)
 
+    async def plan(self, sql: str, parameters: int, timeout: float) -> str:
+        return await postgresql_plans.plan(self._raw, sql, parameters, timeout)
+
     async def control(self, text: str, timeout: float | None) -> None:
         await self._raw.execute(text, timeout=timeout)
 
@@ -284,6 +287,7 @@ class PostgresqlDriver(Driver):
     name = "asyncpg"
     dialect = Dialect.POSTGRESQL
     probes = True
+    plans = True
 
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         pooled = endpoint.setup.pooled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,14 @@ class Limits:
     leak_after: float = 60.0
 
 
+class Share(NamedTuple):
+    """Say how many connections a tenant holds, and how many of its requests wait for one."""
+
+    tenant: str  # "" for the router's own work
+    in_use: int
+    waiting: int
+
+
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
     """Show a pool at one moment."""
@@ -33,3 +42,4 @@ class PoolStatus:
     in_use: int
     waiting: int
     max: int
+    shares: tuple[Share, ...] = ()  # of the tenants that hold or wait

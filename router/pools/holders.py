@@ -11,12 +11,15 @@ import asyncio
 import contextlib
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
+
+from router.pools.bounds import Share
 
 _SHOWN = 5  # holders that a message names; the rest is a number
 _FRAMES = 5  # of the application's own, the innermost first
@@ -105,6 +108,12 @@ def _line(code: CodeType, at: int) -> int:
         if start <= at < end and line is not None:
             return line
     return code.co_firstlineno
+
+
+def shares(lent: Iterable[Holder], waiting: Iterable[Holder]) -> tuple[Share, ...]:
+    """Return what each tenant holds and waits for; mostly nobody does."""
+    held, wanted = (Counter(holder.tenant for holder in each) for each in (lent, waiting))
+    return tuple(Share(tenant, held[tenant], wanted[tenant]) for tenant in held | wanted)
 
 
 def listed(held: Iterable[tuple[float, Holder]]) -> str:

@@ -7,7 +7,7 @@ cancelled, and it gives back or closes, whatever state the connection is in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -34,6 +34,12 @@ _PAUSE = 0.01  # seconds between two attempts at a commit that found the file bu
 class Watch(Protocol):
     """Hear what SQLAlchemy does on a lease."""
 
+    def begun(self, seconds: float) -> None:
+        """Take note of the begin of a transaction."""
+
+    def started(self, sql: str, kind: str) -> None:
+        """Take note of a statement that is about to run."""
+
     def finished(self, sql: str, kind: str, seconds: float, rows: int) -> None:
         """Take note of a statement that succeeded."""
 
@@ -45,6 +51,12 @@ class Watch(Protocol):
 
     def ended(self, committed: bool, error: RouterError | None) -> None:
         """Take note of the end of a transaction; with an error the commit failed."""
+
+    def enclosing(self) -> Awaitable[None] | None:
+        """Return what has to be done in the transaction before its commit, ``None`` for nothing."""
+
+    def recorded(self) -> Awaitable[None] | None:
+        """Return what to wait for before the caller hears of a commit, ``None`` for nothing."""
 
 
 class Lease:

@@ -15,12 +15,12 @@ from typing import Any
 
 from router import events
 from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import ConnectError, PoolTimeout, RouterClosed, RouterError, TooManyConnections
+from router.errors import ConnectError, RouterClosed, RouterError, TooManyConnections
 from router.pools.admission import Admission
 from router.pools.bounds import Limits, PoolStatus
 from router.pools.creating import Creator
 from router.pools.deadlines import Deadlines
-from router.pools.holders import ROUTER, Holder
+from router.pools.holders import ROUTER, Holder, shares
 from router.pools.killer import Killer
 from router.pools.lent import Lent
 from router.pools.opening import Opener
@@ -29,6 +29,7 @@ from router.pools.scarcity import Scarcity
 from router.pools.telling import PoolTeller
 from router.pools.waiting import Answer, Turn
 from router.statements import Dirt
+from router.waits import Waits
 
 _CLEANUP = 5.0  # seconds that a reset or an orderly close may take in the background
 _WARM = 5.0  # seconds that opening a connection may take that nobody waits for
@@ -58,18 +59,18 @@ class Pool:
         self.leftovers = 0  # connections in use that were cut when the pool was closed
         self.deadlines = deadlines
         self.clock = clock
-        self._teller = PoolTeller(endpoint, driver.name, emit, wall)
+        self.teller = PoolTeller(endpoint, driver.name, emit, wall)
         self._opener = Opener(endpoint, driver, reaper)
         self._creator = Creator(
             endpoint,
             self._opener,
             limits.lifetime,
             reaper=reaper,
-            teller=self._teller,
+            teller=self.teller,
             clock=clock,
             rng=rng,
         )
-        self._killer = Killer(endpoint, driver, reaper, clock, self._teller.left_running)
+        self._killer = Killer(endpoint, driver, reaper, clock, self.teller.left_running)
         self._reaper = reaper
         self._idle: deque[Connection] = deque()  # the most recently used at the right end
         self._used = Lent()
@@ -83,6 +84,7 @@ class Pool:
             self._idle,
             self._used,
             deadlines,
+            self.teller,
             clock,
         )
 
@@ -115,12 +117,19 @@ class Pool:
         return last
 
     async def acquire(
-        self, binding: str | None, deadline: float, asked: float, connect: float, holder: Holder = ROUTER
+        self,
+        binding: str | None,
+        deadline: float,
+        asked: float,
+        connect: float,
+        holder: Holder = ROUTER,
+        waits: Waits | None = None,
     ) -> Connection:
         """Lend a connection: an idle one, a new one, or the next that comes free.
 
         ``deadline`` is on the monotonic clock; ``asked`` is the caller's own timeout, for the message;
-        ``connect`` bounds the opening of a new connection, in seconds.
+        ``connect`` bounds the opening of a new connection, in seconds. What was waited for is added to
+        ``waits``.
 
         Raises:
             PoolTimeout: none came free in time. PoolFull: too many wait already. PoolDeadlock: none can.
@@ -128,6 +137,7 @@ class Pool:
             RouterClosed: the pool is closed.
         """
         refused = False  # by the server, which is full: what the pool has must do, and our place is kept
+        waits = waits or Waits()
         while True:
             if self.closed:
                 raise self._closed_error()
@@ -135,10 +145,18 @@ class Pool:
             if connection is not None:
                 return connection
             if refused or self._admission.queue or not self._admission.reserve():
-                answer = await self._wait(deadline, asked, holder, first=refused)
+                began = self.clock()
+                try:
+                    answer = await self._wait(deadline, asked, holder, first=refused)
+                finally:
+                    waits.queue += self.clock() - began
                 if isinstance(answer, Connection):
                     return answer
-            opened = await self._open(deadline, asked, connect)
+            began = self.clock()
+            try:
+                opened = await self._open(deadline, asked, connect, holder)
+            finally:
+                waits.connect += self.clock() - began
             if isinstance(opened, Connection):
                 return self._lend(opened, holder)
             if not (isinstance(opened, TooManyConnections) and self._admission.size):
@@ -157,25 +175,28 @@ class Pool:
 
     async def _wait(self, deadline: float, asked: float, holder: Holder, *, first: bool) -> Answer:
         """Stand in the queue until a connection or a slot is handed over."""
-        error = None if first else self._scarcity.refusal()
+        error = None if first else self._scarcity.refusal(holder)
         if error is not None:
             raise error
-        left = deadline - self.clock()
+        began = self.clock()
+        left = deadline - began
         answer = await self._admission.wait(holder, left, first=first, give_back=self.give)
         if isinstance(answer, RouterError):
             raise answer
         if answer is Turn.LATE:
-            raise self._scarcity.timed_out(asked)
+            raise self._scarcity.timed_out(asked, holder, self.clock() - began)
         return answer
 
     # --- opening -----------------------------------------------------------------------------------------
 
-    async def _open(self, deadline: float, asked: float, connect: float) -> Connection | RouterError:
+    async def _open(
+        self, deadline: float, asked: float, connect: float, holder: Holder = ROUTER
+    ) -> Connection | RouterError:
         """Open a connection in a slot that is reserved for it; give the slot up if that fails."""
         left = deadline - self.clock()
         if left <= 0:
             self._admission.vacate()
-            return PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
+            return self._scarcity.too_late(asked, holder)
         watch = self.deadlines.watch(self.endpoint.node)
         try:
             opened = await self._creator.make(min(connect, left))
@@ -254,7 +275,7 @@ class Pool:
 
     def _forget(self, connection: Connection, reason: str) -> None:
         self._killer.kill(connection)
-        self._teller.closed(self.clock() - connection.opened_at, reason)
+        self.teller.closed(self.clock() - connection.opened_at, reason)
         self._admission.free()
 
     # --- the pool as a whole -----------------------------------------------------------------------------
@@ -278,7 +299,7 @@ class Pool:
             self._retire(connection, reason)
         if self.limits.leak_after:
             for seconds, holder in self._used.overdue(now, self.limits.leak_after):
-                self._teller.held(seconds, holder)
+                self.teller.held(seconds, holder)
         self._warming = True
         self._fill()
 
@@ -311,6 +332,7 @@ class Pool:
             len(self._used),
             len(self._admission.queue),
             self.limits.max,
+            shares(self._used.values(), (each.holder for each in self._admission.queue.waiters.values())),
         )
 
     def drain(self) -> None:
@@ -380,7 +402,7 @@ class Pool:
         """Close all lent connections, whatever runs on them; return how many there were."""
         left = list(self._used)
         if left:
-            self._teller.cut(self._used.held(self.clock()))
+            self.teller.cut(self._used.held(self.clock()))
         self.leftovers += len(left)
         for connection in left:
             del self._used[connection]

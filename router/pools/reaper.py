@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, cast
 
 from router.drivers.driver import Connection
@@ -28,7 +29,8 @@ class Reaper:
         if self._ended or len(self._tasks) >= self._most:
             instead()
             return
-        self.adopt(asyncio.get_running_loop().create_task(work()), instead)
+        task = asyncio.get_running_loop().create_task(work(), context=Context())
+        self.adopt(task, instead)
 
     def adopt(self, task: asyncio.Task[Any], instead: Callable[[], None] = lambda: None) -> None:
         """Wait for ``task`` too when draining: work that its caller has given up on."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from router import events
@@ -40,7 +41,9 @@ class Pools:
         self._deadlines = Deadlines(clock, suspect)
         self._pools: dict[tuple[str, str, str, str], Pool] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._closed = False
+        self._told = False  # that all pools are closed
         self._kept: list[Any] = []  # what a forked child must not finalize
 
     def pool(self, endpoint: Endpoint, driver: Driver, limits: Limits) -> Pool:
@@ -65,9 +68,16 @@ class Pools:
                 wall=self._wall,
                 rng=self._rng,
             )
+            found.teller.pool_opened()
             if self._sweeper is None:
-                self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+                # In a context of its own: what it does is not part of the request that comes first.
+                loop = asyncio.get_running_loop()
+                self._sweeper = loop.create_task(self._sweep(), context=Context())
         return found
+
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run what uses connections by itself, in no request; it is cancelled before the pools close."""
+        self._beside.append(asyncio.get_running_loop().create_task(work, name=name, context=Context()))
 
     async def _sweep(self) -> None:
         try:
@@ -101,9 +111,13 @@ class Pools:
             if pool.endpoint.node.label == node.label:
                 pool.relocate(addresses)
 
+    def each(self) -> list[Pool]:
+        """Return all pools; any thread may ask."""
+        return list(self._pools.values())
+
     def status(self) -> tuple[PoolStatus, ...]:
         """Return the numbers of all pools."""
-        return tuple(pool.status() for pool in self._pools.values())
+        return tuple(pool.status() for pool in self.each())
 
     async def close(self, grace: float) -> int:
         """Close all pools within ``grace`` seconds; return how many connections had to be cut.
@@ -116,20 +130,30 @@ class Pools:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
         try:
-            await self._stop_sweeping()
+            await self._stop_tasks()
             await asyncio.gather(*(pool.close(end - loop.time()) for pool in self._pools.values()))
             await self.reaper.drain(max(end - loop.time(), _FAREWELL))
             self._deadlines.close()
+            self._tell_closed()
         except BaseException:
             self.cut()
             raise
         return self.leftovers
 
-    async def _stop_sweeping(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait((self._sweeper,))
-            self._sweeper = None
+    def _tell_closed(self) -> None:
+        """Tell of each pool that it is closed, once."""
+        told, self._told = self._told, True
+        for pool in () if told else self._pools.values():
+            pool.teller.pool_closed(pool.leftovers)
+
+    async def _stop_tasks(self) -> None:
+        tasks = [*self._beside, *([] if self._sweeper is None else [self._sweeper])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._sweeper = None
+        self._beside.clear()
 
     @property
     def leftovers(self) -> int:
@@ -145,10 +169,12 @@ class Pools:
         for pool in self._pools.values():
             pool.shut()
             pool.cut()
+        self._tell_closed()
         asyncio.get_running_loop().call_later(_FAREWELL, self.reaper.cancel)
         self._deadlines.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in (*self._beside, self._sweeper):
+            if task is not None:
+                task.cancel()
 
     def detach(self, gone: Callable[[], RouterError]) -> None:
         """Give up all connections where their event loop does not run: close this process's end of them.

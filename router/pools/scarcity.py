@@ -1,4 +1,4 @@
-"""Say why there is no connection to be had: who holds them, for how long, and what to do about it."""
+"""Say and tell why there is no connection to be had: who holds them, for how long, what to do about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from router.pools.admission import Admission
 from router.pools.bounds import Limits
 from router.pools.creating import Creator
 from router.pools.deadlines import Deadlines
-from router.pools.holders import listed
+from router.pools.holders import Holder, listed
 from router.pools.lent import Lent
+from router.pools.telling import PoolTeller
 from router.topology import Node
 
 
@@ -27,6 +28,7 @@ class Scarcity:
         idle: Sized,
         lent: Lent,
         deadlines: Deadlines,
+        teller: PoolTeller,
         clock: Callable[[], float],
     ) -> None:
         self._node = node
@@ -36,9 +38,10 @@ class Scarcity:
         self._idle = idle
         self._lent = lent
         self._deadlines = deadlines
+        self._teller = teller
         self._clock = clock
 
-    def refusal(self) -> RouterError | None:
+    def refusal(self, holder: Holder) -> RouterError | None:
         """Return why it makes no sense to wait: nothing can come free, or too many wait already."""
         limits, queue = self._limits, self._admission.queue
         if not self._admission.size:  # nothing may be opened now either
@@ -47,10 +50,10 @@ class Scarcity:
         if len(self._lent) == limits.max and self._lent.all_wait(
             asyncio.current_task(), queue, self._deadlines
         ):
-            return self._deadlocked()
-        return self._full() if len(queue) >= limits.waiting else None
+            return self._refused(self._deadlocked(), holder, 0.0)
+        return self._refused(self._full(), holder, 0.0) if len(queue) >= limits.waiting else None
 
-    def _deadlocked(self) -> RouterError:
+    def _deadlocked(self) -> PoolTimeout:
         return self._at(
             PoolDeadlock(
                 f"each of the {self._limits.max} connections to {self._node.label} is held by a task that "
@@ -59,7 +62,7 @@ class Scarcity:
             )
         )
 
-    def _full(self) -> RouterError:
+    def _full(self) -> PoolTimeout:
         return self._at(
             PoolFull(
                 f"{len(self._admission.queue)} tasks wait for a connection to {self._node.label} already, "
@@ -68,8 +71,13 @@ class Scarcity:
             )
         )
 
-    def timed_out(self, asked: float) -> RouterError:
-        """Return the error of who waited ``asked`` seconds in vain, and has left the queue."""
+    def too_late(self, asked: float, holder: Holder) -> PoolTimeout:
+        """Return the error of who got leave to open a connection when none of ``asked`` seconds was left."""
+        error = PoolTimeout(f"no time was left of {asked:.3g} s to open a connection")
+        return self._refused(error, holder, asked)
+
+    def timed_out(self, asked: float, holder: Holder, waited: float) -> PoolTimeout:
+        """Return the error of who waited in vain, of ``asked`` seconds in all, and has left the queue."""
         text = (
             f"no connection to {self._node.label} came free within {asked:.3g} s: {self._in_use()}, "
             f"{len(self._admission.queue) + 1} waiting. Raise connections.max, or find who holds them for so "
@@ -78,7 +86,13 @@ class Scarcity:
         refusal = self._creator.refusals.error()
         if refusal is not None:
             text += f". No more can be opened: {refusal.message}"
-        return self._at(PoolTimeout(text, code=None if refusal is None else refusal.code))
+        error = PoolTimeout(text, code=None if refusal is None else refusal.code)
+        return self._refused(self._at(error), holder, waited)
+
+    def _refused(self, error: PoolTimeout, holder: Holder, waited: float) -> PoolTimeout:
+        in_use, waiting = self._admission.size - len(self._idle), len(self._admission.queue)
+        self._teller.refused(error, holder.tenant, waited, in_use, waiting, self._limits.max)
+        return error
 
     def _in_use(self) -> str:
         return f"{self._admission.size - len(self._idle)} of {self._limits.max} in use"
@@ -86,5 +100,6 @@ class Scarcity:
     def _held_by(self) -> str:
         return listed(self._lent.held(self._clock()))
 
-    def _at(self, error: RouterError) -> RouterError:
-        return error.at(cluster=self._node.cluster, node=self._node.name)
+    def _at(self, error: PoolTimeout) -> PoolTimeout:
+        error.at(cluster=self._node.cluster, node=self._node.name)
+        return error

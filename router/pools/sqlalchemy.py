@@ -117,6 +117,9 @@ class Bridge:
                 run(cursor, statement, parameters, context)
                 return
             lease.check_transaction()
+            watch, kind = lease.watch, _kind(context)
+            if watch is not None:
+                watch.started(statement, kind)
             started = time.monotonic()
             try:
                 run(cursor, statement, parameters, context)
@@ -124,14 +127,14 @@ class Bridge:
                 if not isinstance(exc, RouterError):
                     error = lease.judge(exc.__cause__ or exc)
                     exc.router_error = error  # type: ignore[attr-defined]
-                    if lease.watch is not None:
-                        lease.watch.failed(statement, _kind(context), time.monotonic() - started, error)
+                    if watch is not None:
+                        watch.failed(statement, kind, time.monotonic() - started, error)
                 raise
             except BaseException:
                 lease.broken = "cancelled"
                 raise
-            if lease.watch is not None:
-                lease.watch.finished(statement, _kind(context), time.monotonic() - started, cursor.rowcount)
+            if watch is not None:
+                watch.finished(statement, kind, time.monotonic() - started, cursor.rowcount)
 
         return watched
 
@@ -223,13 +226,19 @@ def _leave(connection: Any) -> None:
 def _begin(connection: Any) -> None:
     lease = _lease_of(connection)
     if lease is not None and lease.transactional:
+        started = time.monotonic()
         await_only(lease.begin())
+        if lease.watch is not None:
+            lease.watch.begun(time.monotonic() - started)
 
 
 def _commit(connection: Any) -> None:
     lease = _lease_of(connection)
     if lease is None or not lease.transactional or not lease.connection.in_transaction:
         return
+    enclosing = None if lease.watch is None else lease.watch.enclosing()
+    if enclosing is not None:
+        await_only(enclosing)
     failure: BaseException | None = None
     try:
         await_only(lease.commit())
@@ -239,6 +248,9 @@ def _commit(connection: Any) -> None:
         if isinstance(failure, CommitOutcomeUnknown):
             failure = await_only(lease.watch.settle(failure))
         lease.watch.ended(True, None if failure is None else _refusal(lease, failure))
+        recorded = lease.watch.recorded()
+        if recorded is not None:
+            await_only(recorded)
     if failure is not None:
         raise failure
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from router import events
 from router.drivers.driver import Endpoint
-from router.errors import RouterError
+from router.errors import PoolTimeout, RouterError
+from router.logs import log_of
 from router.pools.holders import Holder, listed
 
-_log = logging.getLogger("router.pool")
+_log = log_of("pool")
 
 
 class PoolTeller:
@@ -45,6 +45,37 @@ class PoolTeller:
         """Tell that a connection was closed after a life of ``seconds``."""
         self._tell(events.ConnectionClosed, seconds, reason=reason)
 
+    def pool_opened(self) -> None:
+        """Tell that the pool was made."""
+        endpoint = self._endpoint
+        self._emit(events.PoolOpened(self._wall(), endpoint.node, endpoint.database, endpoint.login.username))
+
+    def pool_closed(self, leftovers: int) -> None:
+        """Tell that the pool was closed, and how many connections were cut for it."""
+        endpoint = self._endpoint
+        login = endpoint.login.username
+        self._emit(events.PoolClosed(self._wall(), endpoint.node, endpoint.database, login, leftovers))
+
+    def refused(
+        self, error: PoolTimeout, tenant: str, waited: float, in_use: int, waiting: int, limit: int
+    ) -> None:
+        """Tell that somebody got no connection after ``waited`` seconds."""
+        endpoint = self._endpoint
+        self._emit(
+            events.PoolRefused(
+                self._wall(),
+                endpoint.node,
+                endpoint.database,
+                endpoint.login.username,
+                tenant,
+                type(error).__name__,
+                waited,
+                in_use,
+                waiting,
+                limit,
+            )
+        )
+
     def left_running(self, error: RouterError, count: int) -> None:
         """Tell of sessions that the server could not be asked to end."""
         self._emit(events.StatementsLeft(self._wall(), self._endpoint.node, count, type(error).__name__))
@@ -58,9 +89,16 @@ class PoolTeller:
             self._endpoint.node.label,
             holder.describe(seconds),
             " < ".join(stack) or "an unknown place",
+            extra={"node": self._endpoint.node.label, "tenant": holder.tenant, "held_seconds": seconds},
         )
 
     def cut(self, held: Sequence[tuple[float, Holder]]) -> None:
         """Say who still held connections when the pool was closed."""
         label, number = self._endpoint.node.label, len(held)
-        _log.warning("%d connections to %s were cut while in use: %s", number, label, listed(held))
+        _log.warning(
+            "%d connections to %s were cut while in use: %s",
+            number,
+            label,
+            listed(held),
+            extra={"node": label, "connections": number},
+        )
