@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: help setup demo test bench chaos consistency cache check fix up down clean
+.PHONY: help setup demo test bench chaos consistency cache observe dashboards check fix up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: setup ## Measure beside peers: tables; ARGS="--json --quick" for one obje
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[bench]" --constraint constraints.txt
 	$(BIN)/python -m tests.bench $(ARGS)
 
+dashboards: setup ## Write the boards and alert rules of config/ from their code; ARGS="--runbook URL"
+	@$(BIN)/python -m config.generate $(ARGS)
+
 chaos: setup ## Break servers under load, each figure beside its limit; ARGS="--quick" within a minute, "--json"
 	@$(BIN)/python -m tests.servers.install >&2
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -55,6 +58,10 @@ cache: setup ## Measure the cache, each figure beside its limit; ARGS="--quick" 
 	@$(BIN)/python -c 'import cashews' 2>/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[bench]" --constraint constraints.txt
 	@$(BIN)/python -m tests.cache $(ARGS)
+
+observe: setup ## Measure what observing costs, each figure beside its limit; ARGS="--quick" within a minute, "--json"
+	@$(BIN)/python -m tests.servers.install >&2
+	@$(BIN)/python -m tests.observe $(ARGS)
 
 up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
 	docker compose up --detach --wait

@@ -13,24 +13,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 
 from router import caching, errors, events, predicates, reasons, retries
 from router.cache import refusal, serving
 from router.cache.advice import ADVICE
-from router.cache.cache import Cache
-from router.cache.metrics import CacheMetrics
-from router.config.models import RouterFile, Section, TenantFile
+from router.config.models import RouterFile, TenantFile
+from router.config.section import Section
 from router.config.units import DURATION_PATTERN, SIZE_PATTERN
-from router.dispatcher import Dispatcher
-from router.metrics import Metrics
-from router.reasons import Reason
+from router.metrics.reference import reference
 from router.retries import Verdict, judge, judge_transaction
-from router.topology import Role
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
@@ -201,36 +195,13 @@ def event_tables() -> str:
 
 
 def metric_table() -> str:
-    """Return every metric with its labels."""
-    metrics = Metrics()
-    dispatcher = Dispatcher()
-    metrics.attach(dispatcher)
-    cache = Cache(size=0, entries=1, largest=1, broadcasts=lambda *_: {}, clock=monotonic)
-    metrics.registry.register(CacheMetrics(cache, monotonic))
-    facts = ("acme", None, "SELECT 1", "f", "read", None, Role.REPLICA, Reason.READ, 1, 0.0, 0.0, 0.0)
-    dispatcher.emit(events.RequestFinished(0.0, *facts))  # its metrics have labels once there is a request
+    """Return every metric with its labels, in the order of the exposition."""
     rows = []
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            (family,) = metric.describe()
-            rows.append((family.name, family.type, family.documentation, metric._labelnames))
-    families = {family.name: family for family in metrics.registry.collect()}
-    for name in sorted(set(families) - {row[0] for row in rows}):
-        family = families[name]
-        labels = tuple(family.samples[0].labels) if family.samples else vars(family)["_labelnames"]
+    for family in reference():
+        name = f"`{family.name}{'_total' if family.type == 'counter' else ''}`"
+        labels = ", ".join(f"`{label}`" for label in family.labels)
         rows.append((name, family.type, family.documentation, labels))
-    return table(
-        ("metric", "type", "meaning", "labels"),
-        (
-            (
-                f"`{name}{'_total' if kind == 'counter' else ''}`",
-                kind,
-                text,
-                ", ".join(f"`{x}`" for x in labels),
-            )
-            for name, kind, text, labels in rows
-        ),
-    )
+    return table(("metric", "type", "meaning", "labels"), rows)
 
 
 # --- cache -----------------------------------------------------------------------------------------------

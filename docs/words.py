@@ -28,6 +28,7 @@ ERRORS = {
     "NoPrimary": "Promote a replica or bring the primary back; the message says what each server says.",
     "ConnectionLost": "Reads were tried elsewhere already. For a whole transaction use `session.run()`.",
     "StaleReadError": "Answer that the data is not there yet; `freshness.otherwise: primary` reads it there.",
+    "AuditUnavailable": "Give the journal room. With `sent` unknown the write may be there: read first.",
     "CommitOutcomeUnknown": "Read whether it was applied, by a key of the request's own; then decide.",
     "DatabaseError": "The statement was refused; look at `code`.",
     "IntegrityError": "Tell the user which rule the data breaks; see `constraint` and `column`.",
@@ -87,10 +88,19 @@ SECTIONS = {
     "FreshnessConfig": "freshness",
     "CachingConfig": "cache, in defaults, tiers.NAME and tenants",
     "CacheRuleConfig": "each of cache.rules",
+    "SlowRuleConfig": "each of slow_statements",
     "AutoCacheConfig": "cache.auto",
     "TokensConfig": "tokens",
     "CacheConfig": "cache, in router.yaml",
     "RemoteCacheConfig": "cache.remote",
+    "MetricsConfig": "observability.metrics",
+    "ConsoleConfig": "observability.console",
+    "ObservabilityConfig": "observability, in router.yaml",
+    "SlowConfig": "observability.slow",
+    "ExplainConfig": "observability.slow.explain",
+    "AuditConfig": "observability.audit",
+    "TrailConfig": "observability.audit.trail",
+    "OutboxConfig": "observability.audit.outbox",
     "TenantFile": "tenants/TENANT.yaml",
 }
 
@@ -99,8 +109,10 @@ _SETTINGS = {
     "freshness": "{max_time: 1s, otherwise: error}",
     "timeouts": "{acquire: 2s, statement: 10s}",
     "slow_query": "200ms",
+    "slow_statements": "[{tables: [reports], threshold: 10s}]",
     "retries": "{attempts: 5}",
     "cache": "{rules: [{tables: [features], ttl: 60s}]}",
+    "audit": "false",
 }
 
 # Each example is the value as it stands in YAML; the tests validate it.
@@ -112,6 +124,7 @@ KEYS = {
         "tiers": "{enterprise: {timeouts: {statement: 2m}}}",
         "tokens": '{keys: ["${env:ROUTER_TOKEN_KEY}"]}',
         "cache": "{size: 256MiB, broadcast: postgresql}",
+        "observability": "{slow: {explain: {every: 1m}}}",
     },
     "ClusterConfig": {
         "engine": "postgresql",
@@ -181,6 +194,41 @@ KEYS = {
         "fingerprints": "[9be1d2d1a0e0d0c4]",
         "ttl": "60s",
     },
+    "SlowRuleConfig": {
+        "tables": "[reports, exports]",
+        "fingerprints": "[9be1d2d1a0e0d0c4]",
+        "threshold": "10s",
+    },
+    "ObservabilityConfig": {
+        "metrics": "{tenants: 500, always: [acme]}",
+        "slow": "{digests: 1000}",
+        "console": '{enabled: true, token: "${env:CONSOLE_TOKEN}"}',
+        "audit": '{key: "${env:AUDIT_KEY}", trail: {folder: /var/lib/app/audit}}',
+    },
+    "MetricsConfig": {
+        "tenants": "500",
+        "always": "[acme, globex]",
+        "buckets": "[1ms, 10ms, 100ms, 1s]",
+        "workers": "run/metrics",
+    },
+    "AuditConfig": {
+        "key": '"${file:secrets/audit-key}"',
+        "trail": "{folder: /var/lib/app/audit, fsync: each}",
+        "outbox": "{table: router_audit}",
+        "longest": "16KiB",
+    },
+    "TrailConfig": {
+        "folder": "/var/lib/app/audit",
+        "fsync": "each",
+        "interval": "100ms",
+        "wait": "2s",
+        "when_full": "continue",
+        "segment": "64MiB",
+        "keep": "30d",
+    },
+    "OutboxConfig": {"table": "audit_of_writes"},
+    "SlowConfig": {"digests": "1000", "explain": "{every: 1m, timeout: 2s}"},
+    "ExplainConfig": {"every": "30s", "timeout": "1s", "again": "6h"},
     "AutoCacheConfig": {"ttl": "10s", "reads": "50", "window": "30s"},
     "CacheConfig": {
         "size": "256MiB",
@@ -194,6 +242,10 @@ KEYS = {
         "key": '"${file:secrets/cache-key}"',
         "prefix": "shop",
         "wait": "20ms",
+    },
+    "ConsoleConfig": {
+        "enabled": "true",
+        "token": '"${file:secrets/console-token}"',
     },
     "TokensConfig": {
         "keys": '["${file:secrets/token-key}", "${file:secrets/token-key-before}"]',

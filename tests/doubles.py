@@ -47,6 +47,7 @@ class Server:
     most: int = 0  # open at once
     faults: deque[Fault] = field(default_factory=deque)
     down: set[str] = field(default_factory=set)  # nodes that refuse connections
+    explained: list[tuple[str, str]] = field(default_factory=list)  # (node, SQL) of all plans asked for
 
     def fail(
         self,
@@ -171,6 +172,11 @@ class ScriptedConnection(Connection):
     async def begin(self, *, readonly: bool, isolation: str | None, timeout: float) -> None:
         await self._meet("begin", "", timeout)
 
+    async def plan(self, sql: str, parameters: int, timeout: float) -> str:
+        self.server.explained.append((self.endpoint.node.name, sql))
+        await self._meet("plan", "", timeout)
+        return f"Seq Scan, {parameters} parameters"
+
     async def control(self, text: str, timeout: float) -> None:
         await self._meet(text.split()[0].lower(), text, timeout)
 
@@ -194,6 +200,7 @@ class ScriptedDriver(Driver):
 
     name = "scripted"
     dialect = Dialect.POSTGRESQL
+    plans = True
     server: ClassVar[Server]
 
     def __init__(self, server: Server) -> None:
@@ -232,7 +239,11 @@ class ScriptedDriver(Driver):
 
 
 def config(
-    *, replicas: int = 2, connections: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None
+    *,
+    replicas: int = 2,
+    connections: dict[str, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
+    observability: dict[str, Any] | None = None,
 ) -> Config:
     """Return a configuration of two tenants, acme and globex, on one scripted cluster."""
     section = {
@@ -248,6 +259,7 @@ def config(
     }
     quick = {"retries": {"attempts": 3, "min_wait": "1ms", "max_wait": "5ms"}, **(defaults or {})}
     data = {"version": 1, "clusters": {"main": section}, "tenants": tenants, "defaults": quick}
+    data["observability"] = observability or {}
     return parse(data, known_engines=registry.engines())
 
 

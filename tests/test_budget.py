@@ -42,6 +42,16 @@ def test_requests_earn_a_fifth_of_a_retry_each() -> None:
     assert taken(budget, 2.0, 2_000) == 10 + 200
 
 
+def test_what_is_left_is_told_without_taking_it() -> None:
+    """From all that a quiet cluster has, or more, down to nothing; asking changes nothing."""
+    budget = RetryBudget(0.0)
+    assert budget.left(0.0, 0) == 1.0
+    assert budget.left(1.0, 1_000_000) == 1.0
+    assert taken(budget, 0.0, 0) == FLOOR
+    assert [budget.left(at, 0) for at in (0.0, 5.0, 0.0, 20.0)] == [0.0, 0.5, 0.0, 1.0]
+    assert taken(budget, 1.0, 0) == 10
+
+
 def test_what_was_earned_long_ago_is_gone() -> None:
     """Only the requests of the last ten seconds count: a busy morning does not pay for an outage at noon."""
     budget = RetryBudget(0.0)

@@ -1,6 +1,5 @@
 """The cache in metrics: every look-up once, few series, sums that never go back, and no cost for a hit."""
 
-import re
 import sys
 import threading
 from collections import Counter
@@ -13,9 +12,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from router import Router
-from router.cache.metrics import OTHER, CacheMetrics, Chosen
 from router.cache.tally import Tally, add
+from router.metrics import OTHER, Metrics, Parts
 from tests.engines import Engine, only
+from tests.telling import finished
 
 pytestmark = only("sqlite")
 READ = "SELECT name FROM seen WHERE id = :id"
@@ -70,40 +70,34 @@ async def test_every_read_is_in_one_result(opened: Router) -> None:
     assert (status.entries, status.tenants["acme"].hits, status.ratio) == (1, 2, 0.5)
 
 
-def fared(**lookups: int) -> list[tuple[str, Tally]]:
-    """Return tallies of tenants by how often each was looked up."""
-    made = []
-    for tenant, hits in lookups.items():
-        tally = Tally()
-        tally.hits = hits
-        made.append((tenant, tally))
-    return made
-
-
-def test_no_sum_ever_goes_back() -> None:
-    """Who has series keeps them though others overtake it; who came too late stays among the others."""
-    chosen = Chosen(2)
-    assert set(chosen.split(fared(a=1))) == {"a"}
-    first = chosen.split(fared(a=1, b=5, c=9, d=7))
-    assert {name: tally.hits for name, tally in first.items()} == {"a": 1, "c": 9, OTHER: 12}
-    second = chosen.split(fared(a=2, b=500, c=9, d=7, e=1))
-    assert {name: tally.hits for name, tally in second.items()} == {"a": 2, "c": 9, OTHER: 508}
-    assert sum(tally.hits for tally in second.values()) == 519
-
-
-async def test_a_thousand_tenants_are_a_hundred_series_and_one(
-    opened: Router, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many tenants and reasons there are, the number of samples has a bound."""
-    counted = fared(**{f"t{number}": number for number in range(1000)})
-    for _, tally in counted:
-        add(tally.bypasses, "primary")
-    monkeypatch.setattr("router.cache.metrics.tallies", lambda _: counted)
-    requests, bypasses, *_ = CacheMetrics(opened._running().cache, monotonic).collect()
-    assert len(requests.samples) == 101 * 5
-    assert len(bypasses.samples) == 101
-    assert sum(sample.value for sample in requests.samples if sample.labels["result"] == "hit") == 499_500
-    assert all(re.fullmatch(r"t\d{3}|_other", str(sample.labels["tenant"])) for sample in requests.samples)
+async def test_the_same_tenants_have_series_as_for_requests(engine: Engine) -> None:
+    """However many tenants and reasons there are, the number of samples has a bound, and no sum goes back."""
+    async with engine.open(cache={"broadcast": "alone"}) as router:
+        metrics = Metrics(tenants=2, always=("t7",))
+        metrics.attach(router.dispatcher)
+        cache = router._running().cache
+        metrics.watch(
+            Parts(
+                {}, router._pools, cache, dict.fromkeys(f"t{n}" for n in range(9)), lambda most: (), monotonic
+            )
+        )
+        for number in range(9):
+            tally = cache.tallies[f"t{number}"] = Tally()
+            tally.hits = 1 if number == 7 else 10 + number
+            add(tally.bypasses, "primary")
+            for _ in range(tally.hits):
+                router.dispatcher.emit(finished(tenant=f"t{number}"))
+        families = {family.name: family for family in metrics.families()}
+        hits = {
+            sample.labels["tenant"]: sample.value
+            for sample in families["router_cache_requests"].samples
+            if sample.labels["result"] == "hit"
+        }
+        assert hits == {"t8": 18, "t6": 16, "t7": 1, OTHER: 75}
+        bypasses = {
+            sample.labels["tenant"]: sample.value for sample in families["router_cache_bypasses"].samples
+        }
+        assert bypasses == {"t8": 1, "t6": 1, "t7": 1, OTHER: 6}
 
 
 async def test_metrics_may_be_read_in_a_thread(opened: Router) -> None:
@@ -160,5 +154,5 @@ async def test_a_hit_runs_nothing_of_what_shows_it(opened: Router) -> None:
     status = opened.status().cache
     assert status is not None
     assert status.tenants["acme"].hits == 3
-    shown = {"cache/metrics.py", "cache/status.py", "cache/tally.py", "cache/worth.py", "cache/advice.py"}
+    shown = {"metrics/cache.py", "cache/status.py", "cache/tally.py", "cache/worth.py", "cache/advice.py"}
     assert calls.files.keys() & shown == set()

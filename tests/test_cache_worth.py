@@ -105,6 +105,16 @@ async def test_the_event_says_why_and_what_to_do(engine: Engine, caplog: pytest.
         assert b'router_cache_not_worth_it_total{reason="not_repeatable"} 1.0' in router.metrics.render()
 
 
+def test_tallies_are_the_same_if_all_that_they_count_is() -> None:
+    """Each number and each reason makes a difference."""
+    assert tally(hits=1, misses=2).same(tally(hits=1, misses=2))
+    for name in Tally.__slots__:
+        one, two = Tally(), Tally()
+        value = getattr(one, name)
+        setattr(one, name, {"why": 1} if isinstance(value, dict) else value + 1)
+        assert not one.same(two), name
+
+
 def test_a_window_is_a_difference() -> None:
     """What was counted before is taken away, reason by reason."""
     before, after = tally(hits=1, misses=2), tally(hits=5, misses=9, waited=2.0)

@@ -367,6 +367,17 @@ def test_settings_are_inherited_key_by_key():
     assert (b.retry_min_wait, b.retry_max_wait) == (0.02, 1.0)
 
 
+def test_nothing_is_slow_below_the_least_threshold_of_all() -> None:
+    """Whoever sees a request end compares with one number, and looks at rules only above it."""
+    rules = [{"tables": ["reports"], "threshold": "10s"}, {"tables": ["plans"], "threshold": "20ms"}]
+    for given, least in (({}, 0.5), ({"slow_query": "10ms"}, 0.01), ({"slow_statements": rules}, 0.02)):
+        settings = built(cluster(), defaults=given, tenants={"a": tenant()}).tenants["a"].settings
+        assert settings.slow_least == least
+    assert settings.slow_after("0" * 16, {"reports", "plans"}) == 10.0
+    assert settings.slow_after("0" * 16, {"plans"}) == 0.02
+    assert settings.slow_after("0" * 16, {"features"}) == 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("500ms", 0.5), ("5s", 5), ("1.5h", 5400), ("10m", 600), ("1d", 86400), ("0s", 0)]
 )

@@ -18,9 +18,11 @@ from tests.replicating import (
     Form,
     ask,
     fetch,
+    in_transaction,
     opened,
     reading,
     reasons,
+    streamed,
     wrote,
 )
 from tests.replicating import cluster as cluster  # a fixture
@@ -117,6 +119,29 @@ async def test_a_read_under_way_on_the_old_primary_counts_as_one_of_its_time(clu
             pytest.skip("the pool has cut the connection, so that nothing was read")
         assert row.seen == {1}
         await fetch(session)
+        assert lost(heard) == [False]
+
+
+@pytest.mark.parametrize(
+    ("form", "verb"), [(fetch, "fetch_one"), (in_transaction, "fetch_one"), (streamed, "stream")]
+)
+async def test_a_read_under_way_on_a_replica_may_have_seen_what_is_lost(
+    cluster: Cluster, form: Form, verb: str
+) -> None:
+    """It was sent before the failover was noticed; what it showed then is told with the next read."""
+    cluster.held = {"r1"}
+    async with opened() as router:
+        await wrote(router, 1)
+        session, heard = router.session("acme"), Recorder(router)
+        session.replica = (await reading(router, "r2")).replica
+        gate = cluster.faults.block(verb, node="r2")
+        slow = asyncio.create_task(form(session))
+        await asyncio.sleep(0.02)
+        await fail_over(cluster, router)
+        gate.set()
+        assert (await slow).seen == {1}
+        assert lost(heard) == []
+        assert (await fetch(session)).seen == frozenset()
         assert lost(heard) == [False]
 
 

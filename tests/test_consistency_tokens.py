@@ -308,7 +308,7 @@ async def test_ignored_tokens_and_lost_writes_are_metrics(cluster: Cluster) -> N
         text = router.metrics.render().decode()
         assert 'router_tokens_ignored_total{cluster="main",refusal="malformed"} 2.0' in text
         assert 'router_tokens_ignored_total{cluster="main",refusal="foreign"} 1.0' in text
-        assert 'router_writes_lost_total{certain="yes",cluster="main"} 1.0' in text
+        assert 'router_writes_lost_total{cluster="main",certain="yes"} 1.0' in text
 
 
 # --- when servers do not answer --------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -122,3 +125,33 @@ async def test_demo_does_not_retry_what_was_not_busy(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo, "_hold_lock", idle)
     failed = await demo.run(JsonTeller())
     assert failed == "8 Busy: the file was busy (LockTimeout), and was tried again: 0x"
+
+
+def test_demo_serves_metrics_and_console_until_it_is_stopped() -> None:
+    """It says where, has live traffic of all sorts, and ends well with the signal of Ctrl-C."""
+    command = [sys.executable, "-W", "error", "-m", "router", "demo", "--serve", "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            where = json.loads(process.stdout.readline())
+            bearer = {"Authorization": f"Bearer {where['token']}"}
+            assert httpx.get(where["ready"]).json() == {"ready": True, "reasons": []}
+            seen: set[str] = set()
+            end = time.monotonic() + 20
+            while not seen >= {"primary", "replica", "cache"} and time.monotonic() < end:
+                time.sleep(0.2)
+                seen |= {row["role"] for row in httpx.get(where["status"], headers=bearer).json()["requests"]}
+            assert seen == {"primary", "replica", "cache"}
+            assert "router_requests_total{" in httpx.get(where["metrics"]).text
+            assert "Token of the console" in httpx.get(where["console"]).text
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+            assert (process.returncode, errors) == (0, b"")
+        finally:
+            process.kill()
+
+
+def test_demo_takes_a_port_to_serve_at_only() -> None:
+    """A port without --serve is a mistake, and says so."""
+    found = CliRunner().invoke(app, ["demo", "--port", "8080"])
+    assert found.exit_code == 2

@@ -19,7 +19,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from router import Router, load, parse
-from router.config.models import RouterFile, Section, TenantFile
+from router.config.models import RouterFile, TenantFile
+from router.config.section import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -162,6 +163,7 @@ PROGRAMS = {
     "transfer.py": "total 5000 cents, books agree: True",
     "shop/main.py": "left: Product(id=1, name='chair', stock=6) Product(id=2, name='table', stock=1)",
     "listeners.py": "failures of the broken listener: 1",
+    "tracing.py": "the trace is named by an exemplar: True",
 }
 
 
@@ -216,7 +218,7 @@ def _configurations(page: Path) -> Iterator[dict[str, str]]:
 
 _SECRETS = (
     *("APP_PASSWORD", "APP_RO_PASSWORD", "ORDERS_PASSWORD", "ROUTER_TOKEN_KEY"),
-    *("CACHE_PASSWORD", "CACHE_KEY"),
+    *("CACHE_PASSWORD", "CACHE_KEY", "CONSOLE_TOKEN"),
 )
 
 

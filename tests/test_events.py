@@ -8,8 +8,7 @@ import pytest
 
 from router import events
 from router.events import Event
-from router.reasons import Reason
-from router.topology import Node, Role
+from tests.telling import failed, finished
 
 # By name, not by __subclasses__(): that also lists the classes which slots=True has replaced, until the
 # garbage collector finds them.
@@ -23,39 +22,18 @@ def test_events_are_slotted_and_start_with_their_time(kind: type[Event]) -> None
     assert dataclasses.fields(kind)[0].name == "at"
 
 
-def request(kind: type[events.RequestEvent], **more: object) -> events.RequestEvent:
-    node = Node("r1", "main", Role.REPLICA, "db", 5432)
-    return kind(
-        at=1.0,
-        tenant="acme",
-        schema=None,
-        sql="SELECT 1",
-        fingerprint="f",
-        kind="read",
-        node=node,
-        role=Role.REPLICA,
-        reason=Reason.READ,
-        attempts=1,
-        acquire=0.0,
-        execute=0.0,
-        total=0.0,
-        **more,
-    )
-
-
 def test_requests_tell_their_outcome_by_class() -> None:
     """A finished request is ok, a failed one an error; neither can be told otherwise."""
-    assert request(events.RequestFinished).outcome == "ok"
-    failed = request(events.RequestFailed, error="Deadlock", code="40P01", message="boom")
-    assert failed.outcome == "error"
+    assert finished().outcome == "ok"
+    assert failed().outcome == "error"
     with pytest.raises(TypeError):
-        request(events.RequestFinished, outcome="error")
+        finished(outcome="error")
 
 
 def test_a_failed_request_must_say_how() -> None:
     """The error's name, code and message are not optional."""
     with pytest.raises(TypeError):
-        request(events.RequestFailed)
+        events.RequestFailed(*[None] * 17)
 
 
 def test_no_event_has_a_place_for_values() -> None:
@@ -68,4 +46,4 @@ def test_no_event_has_a_place_for_values() -> None:
 
 def test_the_repr_of_an_event_has_no_credentials() -> None:
     """A logged event shows where a node listens and nothing more of it."""
-    assert "<Node main/r1 replica at db:5432>" in repr(request(events.RequestFinished))
+    assert "<Node main/r1 replica at db-2:5432>" in repr(finished())

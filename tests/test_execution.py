@@ -30,10 +30,12 @@ from router.events import (
     TransactionCommitted,
     TransactionRolledBack,
 )
+from router.statements import Dialect, parse
 from tests.doubles import Server, opened
 from tests.engines import Recorder
 
 READ = "SELECT a FROM t"
+FINGERPRINT = parse(READ, Dialect.POSTGRESQL).fingerprint
 WRITE = "UPDATE t SET a = 1"
 LOST = OSError("the wire was cut")
 
@@ -50,12 +52,12 @@ async def test_a_request_is_told_once_and_in_order(server: Server) -> None:
     async with opened() as router:
         heard = Recorder(router)
         await router.fetch_all(READ, tenant="acme")
-        assert names(heard) == ["ConnectionOpened", "RequestFinished"]
+        assert names(heard) == ["RequestStarted", "PoolOpened", "ConnectionOpened", "RequestFinished"]
         heard.clear()
         server.fail("fetch_all", errors.InvalidStatement("no such column", code="42703"))
         with pytest.raises(errors.InvalidStatement):
             await router.fetch_all(READ, tenant="acme", primary=True)
-        assert names(heard) == ["ConnectionOpened", "RequestFailed"]
+        assert names(heard) == ["RequestStarted", "PoolOpened", "ConnectionOpened", "RequestFailed"]
         failed = heard.of(RequestFailed)[0]
         assert (failed.error, failed.code, failed.message) == ("InvalidStatement", "42703", "no such column")
 
@@ -79,16 +81,18 @@ async def test_an_event_says_who_what_where_and_why(server: Server) -> None:
 
 @pytest.mark.timed
 async def test_the_times_of_a_request_add_up(server: Server) -> None:
-    """acquire and execute are parts of total, and each step's delay is found where it happened."""
+    """The steps are parts of total, and each step's delay is found where it happened."""
     async with opened() as router:
         heard = Recorder(router)
-        for verb in ("connect", "fetch_all"):
+        for verb in ("connect", "bind", "fetch_all"):
             server.delay(verb, 0.05)
         await router.fetch_all(READ, tenant="acme")
         event = heard.of(RequestFinished)[0]
-        assert 0.045 < event.acquire < 0.1
-        assert 0.045 < event.execute < 0.1
-        assert event.acquire + event.execute <= event.total < event.acquire + event.execute + 0.02
+        for step in (event.waits.connect, event.execute):
+            assert 0.045 < step < 0.1
+        assert event.waits.queue == event.waits.catch_up == event.fetch == 0.0
+        steps = event.lookup + event.acquire + event.execute
+        assert steps <= event.total < steps + 0.02
 
 
 async def test_a_slow_request_is_told_by_the_tenants_threshold(server: Server) -> None:
@@ -106,6 +110,22 @@ async def test_a_slow_request_is_told_by_the_tenants_threshold(server: Server) -
         with pytest.raises(StatementTimeout):
             await router.fetch_all(READ, tenant="acme", timeout=0.06)
         assert heard.of(SlowRequest)[1].request is heard.last
+
+
+async def test_a_slow_request_is_told_by_the_threshold_of_its_statement(server: Server) -> None:
+    """A rule for a table or a fingerprint wins over slow_query, in both directions; the first that fits."""
+    patient = {"tables": ["t"], "threshold": "1h"}
+    for rules, thresholds in (
+        ([patient], []),
+        ([{"tables": ["other"], "threshold": "1h"}], [0.0]),
+        ([{"tables": ["other", "t"], "threshold": "1ms"}, patient], [0.001]),
+        ([{"fingerprints": ["0" * 16, FINGERPRINT], "threshold": "2ms"}], [0.002]),
+    ):
+        async with opened(defaults={"slow_query": "0s", "slow_statements": rules}) as router:
+            heard = Recorder(router)
+            server.delay("fetch_all", 0.005)
+            await router.fetch_all(READ, tenant="acme")
+            assert [event.threshold for event in heard.of(SlowRequest)] == thresholds
 
 
 async def test_a_listener_that_raises_fails_no_query(server: Server) -> None:

@@ -350,7 +350,7 @@ def test_a_login_that_is_refused_to_probes_ends_nothing(health: Health, clock: C
 
 
 async def test_a_first_look_waits_for_all_that_answer_soon(clock: Clock, told: Told) -> None:
-    """Nothing is known before; the first picture is no change that anybody is told of."""
+    """Nothing is known before; the first picture is no change, but who cannot be reached is told."""
     cluster = Cluster("main", "postgresql", PRIMARY, (R1, R2))
     made = Health(cluster, clock, probed=True, emit=told.events.append)
     assert not made.known
@@ -363,7 +363,8 @@ async def test_a_first_look_waits_for_all_that_answer_soon(clock: Clock, told: T
     made.missed("r1", UNREACHABLE)
     await look
     assert made.known and names(made) == ("primary", ("r2",))
-    assert told.events == []
+    assert [(event.node.name, event.open) for event in told.of(events.BreakerChanged)] == [("r1", True)]
+    assert len(told.events) == 1
 
 
 async def test_a_first_look_does_not_wait_for_one_that_takes_long(clock: Clock) -> None:

@@ -60,6 +60,30 @@ async def pooled(pgbouncer: Pgbouncer, postgresql: PostgresqlCluster) -> AsyncIt
         yield router
 
 
+async def test_plans_leave_nothing_behind(pooled: Router) -> None:
+    """Many ask for plans over two sessions at once; none meets what another has prepared, errors included."""
+    executor = pooled._executor
+    assert executor is not None
+    target = executor.target("acme", None)
+    node = target.backend.health.snapshot().primary or target.backend.cluster.primary
+
+    async def ask(sql: str) -> str:
+        lease = await target.lease(node, executor.clock() + 10)
+        try:
+            return str(await lease.run("plan", sql, 1, 5.0, limit=5.0))
+        finally:
+            lease.release()
+
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            good = [ask("SELECT note FROM pooled WHERE id = $1") for _ in range(TASKS // 2)]
+            bad = [ask("SELECT nothing FROM pooled WHERE id = $1") for _ in range(TASKS // 4)]
+            late = [ask("SELECT note FROM pooled WHERE id = $1 AND 1 / 0 = 1") for _ in range(TASKS // 4)]
+            found = await asyncio.gather(*good, *bad, *late, return_exceptions=True)
+            assert all("pooled" in str(each) for each in found[: len(good)])
+            assert all(isinstance(each, errors.DatabaseError) for each in found[len(good) :])
+
+
 async def _work(router: Router, task: int, rng: random.Random) -> None:
     """Do a bit of everything, and check that each row is the task's own."""
     mine = {"task": task}

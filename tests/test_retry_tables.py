@@ -158,7 +158,8 @@ async def in_tx(bench: Bench, *texts: str, router: Router | None = None, wait: f
 # --- PostgreSQL ------------------------------------------------------------------------------------------
 
 
-ACTIVE = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{}%' AND pid <> pg_backend_pid()"
+# no longer being prepared, but run
+ASLEEP = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%{}%'"
 
 
 async def pg_40001(b: Bench) -> RouterError:
@@ -202,7 +203,7 @@ async def pg_55006(b: Bench) -> RouterError:
 
 async def pg_57014(b: Bench) -> RouterError:
     sleep = asyncio.create_task(failing(in_tx(b, "SELECT 'cancel me' FROM pg_sleep(60)")))
-    await b.until(f"SELECT count(pg_cancel_backend(pid)) {ACTIVE.format('cancel m_')}")
+    await b.until(f"SELECT count(pg_cancel_backend(pid)) {ASLEEP.format('cancel m_')}")
     return await sleep
 
 
@@ -330,7 +331,7 @@ async def test_a_session_that_postgresql_closed_while_it_idled(
 async def test_a_backend_that_is_ended(bench: Bench) -> None:
     """57P01 in mid-statement reads as a lost connection: whether it was applied is open (fault case 2)."""
     sleep = asyncio.create_task(failing(in_tx(bench, "SELECT 'end me' FROM pg_sleep(60)")))
-    await bench.until(f"SELECT count(pg_terminate_backend(pid)) {ACTIVE.format('end m_')}")
+    await bench.until(f"SELECT count(pg_terminate_backend(pid)) {ASLEEP.format('end m_')}")
     check(await sleep, LOST_ROW)
 
 

@@ -156,7 +156,7 @@ def _shown(router: Router, config: Config, haul: Haul) -> None:
     haul.add("status", router.status())
     haul.add("metrics", router.metrics.render())
     haul.add("summary", router.metrics.summary())
-    haul.add("slow log", router.slowlog.entries())
+    haul.add("slow log", router.slowlog.digests())
     for backend in router._backends.values():
         haul.add("backend", vars(backend))
         for access in backend._access.values():
@@ -257,7 +257,7 @@ async def test_a_broad_scenario_shows_no_secret_and_no_value(
         router.dispatcher.subscribe(events.RequestFinished, _failing_listener)
         await router.execute("SELECT 1", tenant="acme")
         raise RuntimeError
-    _shown(router, router._config, haul)
+    _shown(router, router.config, haul)
     _told(heard, haul)
     # rows that SQLAlchemy's own DEBUG log would show are none here; bound values must not be in any log
     texts = [*haul.texts]
@@ -293,7 +293,7 @@ async def test_a_refused_login_shows_no_password(engine: Engine, haul: Haul) -> 
             await haul.error(user, lambda: router.execute("SELECT 1", tenant="acme"))
             await haul.error(f"{user} begins", lambda: router.session("acme").begin())
             haul.add("ping", await router.ping())
-            _shown(router, router._config, haul)
+            _shown(router, router.config, haul)
             _told(heard, haul)
     assert {type(exc) for exc in haul.errors} == {errors.AuthenticationFailed}
 
@@ -452,7 +452,7 @@ async def test_no_step_of_a_request_shows_the_password(server: Server, haul: Hau
                 haul.caught(verb, exc)
             gate.set()
             server.faults.clear()
-            _shown(router, router._config, haul)
+            _shown(router, router.config, haul)
             _told(heard, haul)
 
 

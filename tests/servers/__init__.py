@@ -5,6 +5,7 @@ from tests.servers.mariadb import MariadbCluster, MariadbServer
 from tests.servers.memcached import MemcachedServer
 from tests.servers.passwords import CANARY
 from tests.servers.postgresql import PostgresqlCluster, PostgresqlServer
+from tests.servers.prometheus import PrometheusServer
 from tests.servers.redis import RedisServer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MemcachedServer",
     "PostgresqlCluster",
     "PostgresqlServer",
+    "PrometheusServer",
     "RedisServer",
     "ServerMissing",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 HOW = (
     "Run `make test` as root on a Debian-like system and it installs it, or put postgresql, mariadb-server, "
-    "redis-server and memcached of your system's packages on the PATH"
+    "redis-server, memcached, prometheus and chromium of your system's packages on the PATH"
 )
 
 

@@ -22,6 +22,8 @@ _NEEDED = {
     "redis-server": ("redis-server",),
     "memcached": ("memcached",),
     "pgbouncer": ("pgbouncer",),
+    "prometheus": ("prometheus", "promtool"),
+    "chromium": ("chromium",),  # which the tests of the console drive
 }
 _PROXIES = {"pgpool2": ("pgpool",)}  # only `make bench` compares with them
 _POLICY = Path("/usr/sbin/policy-rc.d")
