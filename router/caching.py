@@ -201,6 +201,12 @@ def _give(
     return value
 
 
+def _given(executor: Executor, asked: Asked, scope: Scope, entry: Entry, found: str) -> Any:
+    """Give a copy of an entry's rows to who asked; ``found`` says where it came from."""
+    target, seen, statement = asked.target, asked.seen, asked.statement
+    return _give(executor, target, seen, statement, scope, entry, asked.at, asked.context, found)
+
+
 # --- reads that go to the database -----------------------------------------------------------------------
 
 
@@ -239,17 +245,7 @@ async def _miss(executor: Executor, asked: Asked, scope: Scope, key: Hashable, r
             known = entry.places or flight.sent >= asked.at
             if known and asked.refusal(entry, scope.heard, flight.sent) is None:
                 tally.joined += 1
-                return _give(
-                    executor,
-                    asked.target,
-                    asked.seen,
-                    asked.statement,
-                    scope,
-                    entry,
-                    asked.at,
-                    asked.context,
-                    "joined",
-                )
+                return _given(executor, asked, scope, entry, "joined")
     tally.misses += 1
     _unanswered(executor, asked.target, scope)
     return await executor.run(request)
@@ -303,17 +299,7 @@ async def _filled(
             if asked.beside:
                 return None
             scope.tally.remote += 1
-            return _give(
-                executor,
-                asked.target,
-                asked.seen,
-                asked.statement,
-                scope,
-                entry,
-                asked.at,
-                asked.context,
-                "remote",
-            )
+            return _given(executor, asked, scope, entry, "remote")
     if not asked.beside:
         scope.tally.misses += 1
         _unanswered(executor, asked.target, scope)
