@@ -142,13 +142,14 @@ class Slow(Linked):
     kind = "slow"
 
     async def session(self) -> None:
-        """Say all that is to be told, each time after a pause."""
+        """Say all that is to be told, each time when it may."""
         self.said: list[Notice] = []
+        self.may = asyncio.Event()
         self.join(self.clock())
         while True:
             await self.something.wait()
             notices = self.take()
-            await asyncio.sleep(0.05)
+            await self.may.wait()
             self.said += notices
             self.told(notices)
 
@@ -162,5 +163,6 @@ async def test_what_is_being_told_is_told_before_the_end() -> None:
     await asyncio.sleep(0.01)  # it is on its way now
     assert not broadcast.unsaid
     assert not await broadcast.all_told(0.0)
+    asyncio.get_running_loop().call_later(0.05, broadcast.may.set)
     await broadcast.close()
     assert broadcast.said == [Notice("main/app", frozenset({"public.plans"}))]
