@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-JOBS ?= 2
+# Tests wait for servers for a third of their time: more processes than the two cores they should be quick on.
+JOBS ?= 3
 
 .PHONY: help setup demo test bench chaos consistency cache observe dashboards check fix up down clean
 
