@@ -3,8 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Tests wait for servers for a third of their time: more processes than the two cores they should be quick on.
-JOBS ?= 3
+JOBS ?= 2
 
 .PHONY: help setup demo test bench chaos consistency cache observe dashboards check fix up down clean
 

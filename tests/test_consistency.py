@@ -102,6 +102,7 @@ async def test_a_client_that_repeats_unknown_writes_has_duplicates(stage: Stage)
     await met(scenes.repeated(stage, "postgresql", 800, cuts=3))
 
 
+@pytest.mark.timed  # a server that seems slow is probed, and that would be counted
 @pytest.mark.parametrize("stage", ["postgresql"], indirect=True)
 async def test_a_session_level_write_sends_no_more_and_a_token_asks_once(stage: Stage) -> None:
     """Counted on the wire: nothing added to a write, at most one question for a token."""
