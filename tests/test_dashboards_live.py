@@ -1,6 +1,7 @@
 """Boards and alerts before a real Prometheus that scrapes a router in every trouble that they are for."""
 
 import os
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ async def test_every_panel_and_alert_has_data_in_its_situation(tmp_path: Path) -
         if os.environ.get("CI", "").lower() in ("1", "true"):
             raise
         pytest.skip(str(missing))
-    async for watched in scene.play():
-        assert promtool("check", "metrics", text=watched.exposition) == ""
-        assert [figure for figure in judged(look(watched)) if not figure.ok] == []
+    async with aclosing(scene.play()) as seen:  # what fails leaves nothing open for the next test
+        async for watched in seen:
+            assert promtool("check", "metrics", text=watched.exposition) == ""
+            assert [figure for figure in judged(look(watched)) if not figure.ok] == []

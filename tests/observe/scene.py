@@ -225,6 +225,10 @@ class Scene:
             if await asyncio.to_thread(self._shows, "router_loop_lag_seconds > 0.1"):
                 break
         await asyncio.sleep(2)
+        for _ in range(40):  # it lasts until it shows, whatever else the machine does
+            if await asyncio.to_thread(self._shows, _BURNING):
+                break
+            await asyncio.sleep(0.5)
         stuck.cancel()
         await load.stop()
 
@@ -243,6 +247,9 @@ class Scene:
         await asyncio.sleep(3)
         await asyncio.to_thread(self._cluster.promote, self._cluster.replicas[0])
         await asyncio.sleep(2)
+
+
+_BURNING = 'count(ALERTS{alertname=~"Router(Latency|Errors)BurnFast"}) == 2'
 
 
 async def _watch(watched: Watched) -> None:
