@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -36,13 +36,15 @@ def serving(server: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[b
         [sys.executable, *SERVERS[server], address, "tests.served:app"],
         cwd=ROOT,
         env={**os.environ, "SERVED_FOLDER": str(folder), "SERVED_TOKEN": TOKEN},
+        start_new_session=True,
     )
     url = f"http://127.0.0.1:{port}/router"
     try:
         _await(url, process)
         yield url, process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):  # its workers too, which a master that is killed leaves behind
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

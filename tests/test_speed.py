@@ -273,6 +273,7 @@ def _fastest(work: Callable[[], object], times: int) -> float:
 
 
 @pytest.mark.timed
+@pytest.mark.timed
 async def test_a_known_text_is_decided_many_times_faster_than_a_new_one(router: Router) -> None:
     """The cached decision costs a small part of reading a statement for the first time."""
     known = _fastest(lambda: router.explain(READ, tenant="acme"), 200)
