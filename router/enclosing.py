@@ -45,7 +45,7 @@ async def put(unit: Unit, records: Sequence[Facts]) -> None:
     if audit is None or audit.outbox is None or audit.config.outbox is None:
         return
     outbox, table, target = audit.outbox, audit.config.outbox.table, unit.target
-    strand = outbox.strand((target.placement.cluster.name, target.database, target.binding))
+    strand = outbox.strand((target.placement.cluster.name, target.database, target.schema))
     failure: RouterError
     try:
         if not strand.known:
@@ -99,9 +99,10 @@ async def _seen(unit: Unit, text: str, batch: str, end: float) -> bool:
     statement = backend.statements.of(text)
     lease = await unit.target.lease(primary, end)
     try:
-        sql = lease.pool.driver.text_for(statement, lease.connection.binding)
         limit = max(end - backend.clock(), 0.001)
-        rows = await lease.run("fetch_all", sql, statement.bind({"batch": batch}), None, limit=limit)
+        rows = await lease.run(
+            "fetch_all", statement.sql, statement.bind({"batch": batch}), None, limit=limit
+        )
     finally:
         lease.release()
     return bool(rows[0][0])
@@ -116,8 +117,7 @@ async def _look(unit: Unit, outbox: Outbox, strand: Strand, table: str) -> None:
 
 async def _send(unit: Unit, verb: str, statement: Statement, args: object) -> list[tuple[str]]:
     lease, limit = unit.lease, unit.target.placement.settings.statement_timeout
-    sql = lease.pool.driver.text_for(statement, lease.connection.binding)
-    found: list[tuple[str]] = await lease.run(verb, sql, args, None, limit=limit)
+    found: list[tuple[str]] = await lease.run(verb, statement.sql, args, None, limit=limit)
     return found
 
 

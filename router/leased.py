@@ -57,9 +57,8 @@ async def stream(executor: Executor, lease: Lease, request: Request, batch: int)
     limit = request.deadline - request.started
     failure: RouterError | None = None
     count, first = 0, inf
-    sql = lease.pool.driver.text_for(statement, connection.binding)
     try:
-        async with aclosing(lease.stream(sql, request.args, batch, limit)) as batches:
+        async with aclosing(lease.stream(statement.sql, request.args, batch, limit)) as batches:
             async for rows in batches:
                 if not count:
                     first = executor.clock()

@@ -95,14 +95,14 @@ def scan(text: str, tokens: Sequence[Token], dialect: Dialect) -> Scan:
 
     Raises :class:`StatementError` if there is no statement.
     """
-    parts = _parts(tokens)
-    if not parts:
+    found = parts(tokens)
+    if not found:
         raise StatementError("statement is empty: only white space, comments or semicolons. Pass a statement")
-    if len(parts) == 1:
-        return _scan_one(text, parts[0], dialect)
-    if parts[0][0].value == "create":  # the bodies of routines and triggers have semicolons
+    if len(found) == 1:
+        return _scan_one(text, found[0], dialect)
+    if found[0][0].value == "create":  # the bodies of routines and triggers have semicolons
         return _scan_one(text, tokens, dialect)
-    scans = [_scan_one(text, part, dialect) for part in parts]
+    scans = [_scan_one(text, part, dialect) for part in found]
     return Scan(
         verb="",
         kind=scans[0].kind if len({each.kind for each in scans}) == 1 else Kind.OTHER,
@@ -114,7 +114,7 @@ def scan(text: str, tokens: Sequence[Token], dialect: Dialect) -> Scan:
     )
 
 
-def _parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+def parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
     """Return the statements between semicolons, without empty ones."""
     ends = [i for i, token in enumerate(tokens) if token.value == ";" and token.kind == PUNCTUATION]
     bounds = zip([-1, *ends], [*ends, len(tokens)], strict=True)

@@ -41,7 +41,7 @@ def config(pgbouncer: Pgbouncer, postgresql: PostgresqlCluster, **cluster: Any) 
         "primary": {"host": pgbouncer.host, "port": pgbouncer.port},
         "credentials": {"writer": login},
         "connections": {"max": TASKS},
-        "pooler": "transaction",
+        "pooler": "pgbouncer-transaction",
         **cluster,
     }
     return parse(
@@ -161,6 +161,19 @@ OUTSIDE = [
     "CREATE TEMP TABLE t (a INT)",
     "CREATE TEMPORARY TABLE t AS SELECT 1",
     "SELECT 1 AS a INTO TEMP t",
+    "CREATE TABLE pg_temp.t (a INT)",
+    'CREATE VIEW "pg_temp".t AS SELECT 1',
+    "SELECT 1 AS a INTO pg_temp_3.t",
+    "SET LOCAL search_path = pg_temp",  # where a table without a schema would be made
+    "SELECT set_config('search_path', 'pg_temp', true)",
+    "DO $$ BEGIN PERFORM set_config('search_path', 'pg_catalog', false); END $$",
+    "/* why */ do $x$ begin if true then SET search_path = pg_catalog; end if; end $x$",
+    "DO $$ BEGIN RESET ALL; END $$",
+    "UPDATE pg_settings SET setting = 'pg_catalog' WHERE name = 'search_path'",
+    "EXPLAIN ANALYZE SELECT set_config('search_path', 'pg_catalog', false)",
+    "CREATE TABLE u AS SELECT set_config('search_path', 'pg_catalog', 1 = 2)",
+    "DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$",
+    "DO $$ BEGIN CREATE TEMP TABLE t (a INT); END $$",
 ]
 INSIDE = [
     "SET LOCAL work_mem = '1MB'",
@@ -180,6 +193,8 @@ ALWAYS = [
     "SELECT my_own_function()",
     "CREATE TABLE temperature (a INT)",
     "NOTIFY channel",
+    "DO $$ BEGIN UPDATE t SET a = 1; PERFORM pg_advisory_xact_lock(1); END $$",
+    "DO $$ BEGIN SET LOCAL work_mem = '1MB'; PERFORM set_config('work_mem', '1MB', true); END $$",
 ]
 
 
@@ -209,7 +224,7 @@ async def test_without_the_option_the_pooler_refuses_and_the_error_names_the_opt
 ) -> None:
     """PgBouncer takes no settings that it does not know; the message leads to the option."""
     async with Router.open(config(pgbouncer, postgresql, pooler=None)) as router:
-        with pytest.raises(ConnectError, match=r"startup parameter.*Set pooler: transaction"):
+        with pytest.raises(ConnectError, match=r"startup parameter.*Set pooler: pgbouncer-transaction"):
             await router.fetch_value("SELECT 1", tenant="acme")
 
 
@@ -218,7 +233,7 @@ CLUSTER = {
     "primary": {"host": "127.0.0.1"},
     "credentials": {"writer": {"username": "app"}},
     "database": "app",
-    "pooler": "transaction",
+    "pooler": "pgbouncer-transaction",
 }
 TENANT = {"cluster": "main", "isolation": "database", "database": "acme"}
 
@@ -226,16 +241,9 @@ TENANT = {"cluster": "main", "isolation": "database", "database": "acme"}
 @pytest.mark.parametrize(
     ("cluster", "tenant", "place", "remedy"),
     [
-        (
-            {},
-            {"isolation": "schema", "schema": "acme", "database": "app"},
-            "isolation",
-            "isolation: database",
-        ),
-        ({}, {"schemas": {"analytics": "other"}}, "schemas", "remove pooler"),
         ({"server_settings": {"work_mem": "1MB"}}, {}, "server_settings", "ALTER ROLE"),
         ({"engine": "mariadb"}, {}, "pooler", "Remove it"),
-        ({"pooler": "session"}, {}, "pooler", "transaction"),
+        ({"pooler": "session"}, {}, "pooler", "pgbouncer-transaction"),
         ({"pooler": None, "engine": "mariadb", "resolve_commits": True}, {}, "resolve_commits", "Remove it"),
         ({"pooler": None, "engine": "mariadb", "server_settings": {"a": 1}}, {}, "server_settings", "Remove"),
         ({"pooler": None, "server_settings": {"a.password": "x"}}, {}, "server_settings", "credentials"),
@@ -244,7 +252,7 @@ TENANT = {"cluster": "main", "isolation": "database", "database": "acme"}
 def test_what_cannot_work_behind_a_pooler_is_a_configuration_error(
     cluster: dict[str, Any], tenant: dict[str, Any], place: str, remedy: str
 ) -> None:
-    """Tenants by schema need a search path: refused with place and remedy, before anything is opened."""
+    """Refused with place and remedy, before anything is opened."""
     data = {
         "version": 1,
         "clusters": {"main": {**CLUSTER, **cluster}},

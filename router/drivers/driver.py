@@ -8,6 +8,7 @@ under the engine's name, see ``docs/how-to/add-an-engine.md``. Methods may raise
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -15,10 +16,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
+from router.config.secret import Secret
 from router.errors import RouterError
 from router.positions import Position
 from router.rows import Result, Row
-from router.statements import Dialect, Dirt, Statement
+from router.statements import Dialect, Dirt
 from router.tenants import Placement
 from router.topology import Node
 
@@ -26,11 +28,40 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.008  # seconds between two questions whethe
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """Hold a user and a password that belong together, as they are for one connect."""
+
+    username: str
+    password: Secret
+    until: float = math.inf  # on the monotonic clock: the server may forget the user then
+
+
+class Account(ABC):
+    """Give the user and the password of a login at each connect.
+
+    Raises SecretUnavailable, or ConfigurationError where a variable or file is not there any more.
+    """
+
+    @abstractmethod
+    async def fetch(self) -> Credential:
+        """Return what is good now."""
+
+    @abstractmethod
+    async def look(self) -> Credential:
+        """Return what is good now or was some seconds ago, for who does not connect with it."""
+
+    @abstractmethod
+    async def renew(self, refused: Credential) -> Credential | None:
+        """Look past all that is remembered; return what is there now, ``None`` if it is what was refused."""
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """Name a database user and fetch the password at connect time, so that it can rotate."""
 
-    username: str
+    username: str  # as it is shown: where a store gives it, what the configuration names it by
     password: Callable[[], Awaitable[str]] = field(repr=False)
+    account: Account | None = field(default=None, repr=False)  # None: always this user and password
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +104,24 @@ class Outcome(Enum):
     UNKNOWN = "unknown"  # the server cannot tell
 
 
+class Binding(NamedTuple):
+    """Hold the session state that makes a connection a tenant's; a tuple, for each request compares two."""
+
+    schema: str | None = None  # PostgreSQL: first in the search path; MySQL: the database
+    role: str | None = None  # that statements run as
+    setting: str | None = None  # that row security policies look at
+    value: str | None = None  # of it
+
+
+#: What no tenant is bound to: the binding of a connection of which nobody knows.
+UNSURE = Binding("\0")
+
+
 class Location(NamedTuple):
-    """Say which pool serves a placement, and what its connections must be bound to."""
+    """Say which pool serves a placement, and what its connections must be bound to; ``None``: to nothing."""
 
     database: str
-    binding: str | None
+    binding: Binding | None
 
 
 class Reading(NamedTuple):
@@ -103,6 +147,7 @@ class Connection(ABC):
 
     __slots__ = (
         "binding",
+        "charged",
         "dirt",
         "expires_at",
         "id",
@@ -117,16 +162,22 @@ class Connection(ABC):
 
     def __init__(self) -> None:
         self.id = 0
-        self.binding: str | None = None
+        self.binding: Binding | None = None
         self.dirt: int = Dirt.NONE
         self.in_transaction = False
         self.mark: Mark | None = None  # of the last transaction, where the server told it
         self.opened_at = 0.0
         self.used_at = 0.0
         self.lent_at = 0.0
+        self.charged = 0.0, 0.0  # when it was granted to who had waited, and what that was charged
         self.node: Node | None = None  # set by the pool
-        self.expires_at = 0.0
+        self.expires_at = math.inf
         self.record: Any = None  # the SQLAlchemy pool entry, once the ORM has used this connection
+
+    def spare(self, seconds: float) -> None:
+        """Take off what its tenant is charged for the connection: others had it bound elsewhere."""
+        granted, charged = self.charged
+        self.charged = self.lent_at, (charged if granted == self.lent_at else 0.0) + seconds
 
     @property
     @abstractmethod
@@ -205,8 +256,36 @@ class Connection(ABC):
         return True
 
     @abstractmethod
-    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+    async def bind(self, endpoint: Endpoint, binding: Binding | None, timeout: float) -> None:
         """Set the session state of a tenant; raise if the tenant's place does not exist."""
+
+    def bind_along(self, endpoint: Endpoint, binding: Binding | None) -> bool:
+        """Have the next statement bind the session along with it; tell whether it will.
+
+        Until it has, the connection's binding is :data:`UNSURE`; then it is this one.
+        """
+        return False
+
+    @property
+    def encloses(self) -> bool:
+        """Tell whether what runs now must stand between :meth:`enter` and :meth:`leave` to be the tenant's.
+
+        So it is for a statement outside of a transaction where a session is the tenant's for one transaction
+        only; the methods here that run a statement see to it themselves.
+        """
+        return False
+
+    async def enter(self, timeout: float | None) -> None:
+        """Begin a transaction for one statement."""
+        raise NotImplementedError
+
+    async def leave(self, timeout: float | None) -> None:
+        """Commit the transaction of one statement."""
+        raise NotImplementedError
+
+    async def undo(self) -> None:
+        """Roll the transaction of one statement back, or close the connection."""
+        raise NotImplementedError
 
     @abstractmethod
     async def reset(self, timeout: float) -> None:
@@ -299,7 +378,3 @@ class Driver(ABC):
     @abstractmethod
     def sqlalchemy_connection(self, dialect: Any, connection: Connection) -> Any:
         """Wrap the vendor's connection as SQLAlchemy's adapted DBAPI connection."""
-
-    def text_for(self, statement: Statement, binding: str | None) -> str:
-        """Return the SQL to send for a statement under a binding."""
-        return statement.sql

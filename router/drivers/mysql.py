@@ -12,8 +12,9 @@ from pymysql import err
 from pymysql.constants import CLIENT, CR
 
 from router.drivers import mysql_plans
-from router.drivers.driver import Connection, Driver, Endpoint, Location, Reading
+from router.drivers.driver import Binding, Connection, Driver, Endpoint, Location, Reading
 from router.drivers.mysql_errors import translate
+from router.drivers.mysql_roles import Roles
 from router.drivers.mysql_values import adapted, columns_of, rows_of
 from router.drivers.mysql_wall import Wall
 from router.drivers.sockets import NO_TLS, detached, keep_alive, peer_of
@@ -74,7 +75,7 @@ class MysqlConnection(Connection):
 
     interleaves = False  # a running statement's rows come before anything else on the wire
 
-    __slots__ = ("_initial", "_raw", "_readonly", "_server", "_transport", "_unwaiting", "_wall")
+    __slots__ = ("_initial", "_raw", "_readonly", "_roles", "_server", "_transport", "_unwaiting", "_wall")
 
     def __init__(
         self, raw: aiomysql.Connection, initial: str, readonly: bool, wall: float | None = None
@@ -84,6 +85,7 @@ class MysqlConnection(Connection):
         self._transport: asyncio.Transport = raw._writer.transport  # aiomysql forgets it when it closes
         self._initial = initial
         self._readonly = readonly
+        self._roles = Roles()
         self._wall = Wall.of(raw, wall)
         self._unwaiting = False  # the last statement that met a lock had asked not to wait
         self._server: tuple[object, ...] = ()  # which server this is, whatever name it was reached by
@@ -203,14 +205,19 @@ class MysqlConnection(Connection):
         late = isinstance(error, LockTimeout) and error.code == str(_LOCK_WAIT_TIMEOUT)
         return not late or self._unwaiting
 
-    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+    async def bind(self, endpoint: Endpoint, binding: Binding | None, timeout: float) -> None:
         async with asyncio.timeout(timeout):
-            await self._raw.select_db(binding or self._initial)
+            role = None if binding is None else binding.role
+            if role != self._roles.taken:
+                await self._roles.take(self._raw, role, self._mariadb)
+            await self._raw.select_db((binding and binding.schema) or self._initial)
 
     async def reset(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             await self._raw._execute_command(_COM_RESET_CONNECTION, b"")
             await self._raw._read_ok_packet()
+            if self._roles.taken is not None:
+                await self._roles.take(self._raw, None, self._mariadb)
             await self._raw.set_charset(self._raw.charset)
             # the reset went back to the server's default, which may be off: writes would not be committed
             await self._raw.query("SET SESSION autocommit = 1")
@@ -370,7 +377,7 @@ class MysqlDriver(Driver):
 
     def locate(self, placement: Placement) -> Location:
         # a MySQL schema is a database; one connection serves them all with COM_INIT_DB
-        return Location("", placement.physical or placement.database)
+        return Location("", Binding(placement.physical or placement.database, placement.role))
 
     def sqlalchemy_url(self) -> str:
         return "mysql+aiomysql://"

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from functools import partial
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import asyncpg
 
-from router.drivers import postgresql_outcomes, postgresql_plans
-from router.drivers.driver import Connection, Driver, Endpoint, Location, Mark, Outcome, Reading
+from router.drivers import postgresql_outcomes, postgresql_plans, postgresql_progress
+from router.drivers.driver import (
+    UNSURE,
+    Binding,
+    Connection,
+    Driver,
+    Endpoint,
+    Location,
+    Mark,
+    Outcome,
+    Reading,
+)
+from router.drivers.postgresql_along import WORKS, Trust
+from router.drivers.postgresql_binding import Bound, place_of, shares
 from router.drivers.postgresql_errors import translate
-from router.drivers.sockets import detached, keep_alive, peer_of
-from router.errors import ConnectionLost, DatabaseNotFound, RouterError, Sent, TransactionAborted
-from router.identifiers import quote
+from router.drivers.postgresql_opening import session
+from router.drivers.postgresql_prepared import DOUBTFUL, Kept, Prepared, Trial
+from router.drivers.postgresql_shapes import Shapes
+from router.drivers.sockets import Answer, corkable, detached, peer_of, together
+from router.errors import (
+    DatabaseNotFound,
+    PermissionDenied,
+    RouterError,
+    Sent,
+    TransactionAborted,
+)
 from router.positions import Lsn, Position
-from router.rows import Column, Result, Row
-from router.statements import Dialect, Statement
+from router.rows import Result, Row
+from router.statements import Dialect
 from router.tenants import Placement
+from router.topology import Node
 
 # DISCARD ALL without DEALLOCATE ALL and DISCARD PLANS: those would pull the prepared statements from under
 # asyncpg's and SQLAlchemy's caches (error 26000 on the next use). RESET ALL leaves the role alone, hence
@@ -25,48 +48,8 @@ _RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 )
-# One round trip sets the path and proves that the schema exists: PostgreSQL skips a missing schema in a
-# search path silently, and an unqualified name would then fall through to the next entry.
-_BIND = (
-    "SELECT pg_catalog.set_config('search_path', $1, false), "
-    "EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $2)"
-)
-# One text for both roles. A replica's timelines: the one it receives, which only pg_monitor sees, and those
-# of its last restart point and of its last flush, which may be minutes old.
-_PROBE = (
-    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
-    "ELSE pg_current_wal_insert_lsn() END - '0/0', CASE WHEN pg_is_in_recovery() "
-    "THEN ARRAY[(SELECT received_tli FROM pg_stat_wal_receiver), "
-    "(SELECT timeline_id FROM pg_control_checkpoint()), "
-    "(SELECT min_recovery_end_timeline FROM pg_control_recovery())] "
-    "ELSE ARRAY[('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int] END, "
-    "(SELECT system_identifier FROM pg_control_system()), "
-    "current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
-)
 _WAITS = 19  # the first major version that has WAIT FOR LSN
 _PREPARED = 200  # prepared statements kept per connection
-# How often a server at work looks whether its client is still there (PostgreSQL 14 and later).
-_CHECK = {"client_connection_check_interval": "5s"}
-_STALE = (
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.InvalidSQLStatementNameError,
-    asyncpg.OutdatedSchemaCacheError,
-)
-
-
-class PostgresqlRow(asyncpg.Record):
-    """asyncpg's own record with attribute access added: rows cost what the driver's cost."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the row has no column {name!r}; it has {list(self.keys())}") from None
-
-    def __repr__(self) -> str:
-        return f"Row({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
 
 def _rowcount(status: bytes | None) -> int:
@@ -75,36 +58,33 @@ def _rowcount(status: bytes | None) -> int:
     return int(tail) if tail.isdigit() else -1
 
 
-class _Prepared:
-    """Hold what is known of a statement that one connection has prepared."""
-
-    __slots__ = ("_statement", "columns", "state")
-
-    def __init__(self, statement: Any) -> None:
-        self._statement = statement  # asyncpg closes it on the server once nothing refers to it
-        self.state = statement._state
-        self.columns = tuple(Column(each.name, each.type.name) for each in statement.get_attributes())
-
-
 class PostgresqlConnection(Connection):
     """A connection of asyncpg."""
 
-    __slots__ = ("_history", "_kept", "_old", "_raw", "_run", "_young", "pooled")
+    __slots__ = (
+        "_ahead", "_bare", "_bound", "_here", "_history", "_kept", "_link", "_raw", "_run", "_scope", "_sent",
+    )  # fmt: skip
 
-    def __init__(self, raw: asyncpg.Connection, kept: int = _PREPARED, pooled: bool = False) -> None:
+    def __init__(self, raw: asyncpg.Connection, kept: Kept, bound: Bound) -> None:
         super().__init__()
         self._raw = raw
+        self._bound = bound
         self._history: tuple[str, ...] | None = None  # of the server; None: transactions are not marked
-        self.pooled = pooled
+        self._scope = ""  # follows each BEGIN
         # What asyncpg's fetch() does in the end. Called with a prepared statement of our own it saves four
         # coroutines and a look-up by three keys for each request, a quarter of what a small read costs.
         self._run: Any = cast("Any", raw)._protocol.bind_execute
-        self._kept = kept // 2
-        self._young: dict[str, _Prepared] = {}
-        self._old: dict[str, _Prepared] = {}
+        self._bare = self._run
+        self._ahead: tuple[Endpoint, Binding, bytes] | None = None  # what the next statement binds to
+        self._sent: tuple[Endpoint, Binding] | None = None  # the same, under way: no statement has run since
+        self._link = corkable(cast("Any", raw)._transport)
+        self._kept = kept
+        self._here = kept.here
 
     @property
     def driver_connection(self) -> asyncpg.Connection:
+        if self._ahead is not None:
+            raise RuntimeError("the session has yet to be bound: who sends something else would miss that")
         return self._raw
 
     @property
@@ -118,74 +98,74 @@ class PostgresqlConnection(Connection):
         return peer_of(raw._transport)
 
     async def fetch_all(self, sql: str, args: tuple[object, ...], timeout: float | None) -> list[Row]:
-        statement = self._young.get(sql) or await self._prepare(sql, timeout)
+        statement = self._here.get(sql) or await self._prepare(sql, args, timeout)
         try:
             rows: list[Row] = await self._run(statement.state, args, "", 0, False, timeout)
-        except _STALE:
-            await self._forget()
+        except DOUBTFUL as exc:
+            await self._kept.doubt(sql, exc)
             raise
         return rows
 
     async def fetch_one(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Row | None:
-        statement = self._young.get(sql) or await self._prepare(sql, timeout)
+        statement = self._here.get(sql) or await self._prepare(sql, args, timeout)
         try:
             rows: list[Row] = await self._run(statement.state, args, "", 1, False, timeout)
-        except _STALE:
-            await self._forget()
+        except DOUBTFUL as exc:
+            await self._kept.doubt(sql, exc)
             raise
         return rows[0] if rows else None
 
     async def execute(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Result:
-        statement = self._young.get(sql) or await self._prepare(sql, timeout)
+        statement = self._here.get(sql) or await self._prepare(sql, args, timeout)
         try:
             rows, status, _ = await self._run(statement.state, args, "", 0, True, timeout)
-        except _STALE:
-            await self._forget()
+        except DOUBTFUL as exc:
+            await self._kept.doubt(sql, exc)
             raise
         return Result(_rowcount(status), None, statement.columns, rows)
 
-    async def _prepare(self, sql: str, timeout: float | None) -> _Prepared:
-        """Return a prepared statement; two generations, so that a hit is one look-up."""
-        statement = self._old.pop(sql, None) or _Prepared(await self._parse(sql, timeout))
-        if not self._kept:
-            return statement  # unnamed on the server, the next one takes its place
-        if len(self._young) >= self._kept:
-            self._old, self._young = self._young, {}
-        self._young[sql] = statement
-        return statement
-
-    async def _parse(self, sql: str, timeout: float | None) -> Any:
-        """Let the server prepare a statement; what is lost here has not run."""
+    async def _prepare(self, sql: str, args: tuple[object, ...], timeout: float | None) -> Prepared:
+        found = self._kept.ready(sql, self.dirt)
+        if found is not None:
+            return found
+        failure: Exception
         try:
-            return await self._raw.prepare(sql, timeout=timeout)
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as exc:
-            error = translate(exc)
-        if isinstance(error, ConnectionLost):
-            error.sent = Sent.NO
-        raise error
+            found = await self._behind(self._kept.prepare(sql, args, timeout, self.dirt))
+        except Exception as exc:
+            failure = exc
+        else:
+            if self._kept.trial is not None:
+                self._run = partial(self._try, self._kept.trial, self._run)
+            return found
+        await self._bind_anew()
+        raise failure
 
-    async def _forget(self) -> None:
-        """Drop what was prepared, and the types known, before a schema change; the next try starts anew."""
-        self._young, self._old = {}, {}
-        await self._raw.reload_schema_state()
+    async def _try(self, trial: Trial, run: Any, state: Any, *rest: Any) -> Any:
+        """Run a statement of another place; if it does not fit it has not run, and one of this place does."""
+        self._run, fits = self._bare, True
+        try:
+            answer = await run(state, *rest)
+        except asyncpg.InvalidCachedStatementError:
+            fits = False
+        found = await self._kept.tried(trial, fits, rest[-1])
+        return answer if fits else await self._bare(found.state, *rest)
 
     async def execute_many(self, sql: str, args: Sequence[tuple[object, ...]], timeout: float | None) -> int:
         if not args:
             return 0
-        await self._raw.executemany(sql, args, timeout=timeout)
+        await self._bind_now(timeout)
+        await self._raw.executemany(self._kept.text(sql), args, timeout=timeout)
         return -1  # the protocol answers once for the whole batch, without a count
 
     async def execute_raw(self, text: str, timeout: float | None) -> None:
+        await self._bind_now(timeout)
         await self._raw.execute(text, timeout=timeout)
 
     async def stream(
         self, sql: str, args: tuple[object, ...], batch: int, timeout: float
     ) -> AsyncGenerator[list[Row], None]:
-        if self.pooled:  # unnamed: what asyncpg names would stay in a session that others get next
-            statement = await self._raw.prepare(sql, name="", timeout=timeout)
-            cursor = await statement.cursor(*args, timeout=timeout)
-        else:
-            cursor = await self._raw.cursor(sql, *args, timeout=timeout)
+        await self._bind_now(timeout)
+        cursor = await self._raw.cursor(self._kept.text(sql), *args, timeout=timeout)
         while rows := await cursor.fetch(batch, timeout=timeout):
             yield cast("list[Row]", rows)
 
@@ -194,12 +174,25 @@ class PostgresqlConnection(Connection):
         if isolation is not None:
             text += f" ISOLATION LEVEL {isolation.upper()}"
         self.mark = None
+        await self._bind_now(timeout)
         if readonly or self._history is None:
-            await self._raw.execute(text + (" READ ONLY" if readonly else ""), timeout=timeout)
+            text += " READ ONLY" if readonly else ""
+            await self._begin(text + self._scope, timeout)
             return
-        await self._raw.execute(text + postgresql_outcomes.TELL, timeout=timeout)
+        await self._begin(text + self._scope + postgresql_outcomes.TELL, timeout)
         told = postgresql_outcomes.told(self._raw.get_settings().application_name)
         self.mark = Mark(told, self._history) if told else None
+
+    async def _begin(self, text: str, timeout: float | None) -> None:
+        """Begin, also behind a statement that was prepared and never run, as one with a value that is wrong.
+
+        asyncpg prepares without a Sync. Until the next one all is a transaction, which has its level already.
+        """
+        try:
+            await self._raw.execute(text, timeout=timeout)
+        except asyncpg.ActiveSQLTransactionError:
+            await self._raw.execute("ROLLBACK", timeout=timeout)
+            await self._raw.execute(text, timeout=timeout)
 
     async def mark_transactions(self, timeout: float) -> None:
         """Learn the number of each transaction that begins from now on, for :meth:`outcome`."""
@@ -212,6 +205,7 @@ class PostgresqlConnection(Connection):
         return await postgresql_plans.plan(self._raw, sql, parameters, timeout)
 
     async def control(self, text: str, timeout: float | None) -> None:
+        await self._bind_now(timeout)
         await self._raw.execute(text, timeout=timeout)
 
     async def commit(self, timeout: float | None) -> None:
@@ -222,36 +216,91 @@ class PostgresqlConnection(Connection):
                 "Put a statement that may fail inside of savepoint()"
             )
 
-    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
-        if binding is None:
-            await self._raw.execute("RESET search_path", timeout=timeout)
-            return
-        path = ", ".join(quote(schema, '"') for schema in (binding, *endpoint.extensions))
-        row = await self._raw.fetchrow(_BIND, path, binding, timeout=timeout)
-        if row is None or not row[1]:
-            raise DatabaseNotFound(
-                f"schema {binding!r} does not exist in database {endpoint.database!r}. "
-                "Create it, or correct the tenant's configuration"
-            )
+    async def bind(self, endpoint: Endpoint, binding: Binding | None, timeout: float | None) -> None:
+        self._unbind()
+        await self._bound.bind(self._raw, endpoint, binding, timeout)
+        self._kept.move(place_of(binding), shares=shares(binding))
 
     async def reset(self, timeout: float) -> None:
-        if not self.pooled:  # there the session is no longer ours, and nothing was changed in it
-            await self._raw.execute(_RESET, timeout=timeout)
+        await self._raw.execute(_RESET, timeout=timeout)
+        self._unbind()
+        self._bound.reset()
+
+    def _unbind(self) -> None:
+        self._run, self._ahead, self._sent = self._bare, None, None
+        self._kept.move()
+
+    def bind_along(self, endpoint: Endpoint, binding: Binding | None) -> bool:
+        if not WORKS or self.dirt or self.closed or self._raw.is_in_transaction():
+            return False
+        messages = self._bound.along(endpoint, binding)
+        if binding is None or messages is None:
+            return False
+        self.binding = UNSURE
+        self._kept.move(place_of(binding), shares=shares(binding))
+        self._run, self._ahead = self._run_behind, (endpoint, binding, messages)
+        return True
+
+    def _behind(self, then: Awaitable[Answer]) -> Awaitable[Answer]:
+        """Let what asyncpg sends at once go behind what binds the session, if that was left to it."""
+        if self._ahead is None:
+            return then
+        endpoint, binding, messages = self._ahead
+        self._ahead, self._sent = None, (endpoint, binding)
+        return together(cast("Any", self._raw)._transport, self._link, messages, then)
+
+    async def _run_behind(self, *statement: Any) -> Any:
+        """Run the statement that ends the transaction in which the session is bound."""
+        self._run = self._bare
+        failure: Exception
+        try:
+            answer = await self._behind(self._bare(*statement))
+        except Exception as exc:
+            failure = exc
+        else:
+            if self._sent is not None:
+                endpoint, self.binding = self._sent
+                self._bound.confirm(endpoint, self.binding)
+                self._sent = None
+            return answer
+        await self._bind_anew()
+        raise failure
+
+    async def _bind_anew(self) -> None:
+        """See how the session is bound after an error behind what has bound it.
+
+        Raises:
+            RouterError: the server has undone both, and the place is not the tenant's any more.
+        """
+        sent, self._sent, self._run = self._sent, None, self._bare
+        if sent is None or self.closed:
+            return
+        endpoint, binding = sent
+        try:
+            self._bound.distrust(binding)
+            await self._bind_first(endpoint, binding, None)
+        except (DatabaseNotFound, PermissionDenied):
+            raise
+        except (RouterError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            return  # the session stays unsure; what became of the statement is told by its own failure
+
+    async def _bind_now(self, timeout: float | None) -> None:
+        """Bind the session with a round trip of its own, if that was left to a statement."""
+        if self._ahead is not None:
+            endpoint, binding, _ = self._ahead
+            await self._bind_first(endpoint, binding, timeout)
+
+    async def _bind_first(self, endpoint: Endpoint, binding: Binding | None, timeout: float | None) -> None:
+        """Bind the session with a statement's own round trip; its failure is that of the statement."""
+        try:
+            await self.bind(endpoint, binding, timeout)
+        except RouterError as exc:
+            exc.sent = Sent.NO
+            raise
+        self.binding = binding
 
     async def probe(self) -> Reading:
-        row = await self._raw.fetchrow(_PROBE)
-        if row is None:
-            raise ConnectionLost("the server answered a probe with nothing")
-        standby, position, timelines, identity, block, segment = row
-        where: Lsn | None = None
-        if position is not None:
-            where = Lsn(int(position)) if standby else Lsn.of_insert(int(position), block, int(segment))
-        name = None if identity is None else str(identity)
-        if standby:
-            return Reading(
-                False, where, None, name, follows=frozenset(str(each) for each in timelines if each)
-            )
-        return Reading(True, where, timelines[0], name, str(timelines[0]))
+        return await postgresql_progress.reading(self._raw)
 
     async def reach(self, goal: Position, seconds: float) -> bool:
         if not isinstance(goal, Lsn):
@@ -273,7 +322,7 @@ class PostgresqlConnection(Connection):
     def detach(self) -> Any:
         raw: Any = self._raw
         raw._aborted = True  # now it counts as closed, for asyncpg too
-        self._run = _refuse
+        self._run = self._bare = _refuse
         return detached(raw._transport)
 
 
@@ -289,17 +338,26 @@ class PostgresqlDriver(Driver):
     probes = True
     plans = True
 
+    def __init__(self) -> None:
+        # For as long as there are connections. Each server knows its own: a replica may be behind with a
+        # change of a schema.
+        self._shapes: WeakValueDictionary[tuple[Node, str], Shapes] = WeakValueDictionary()
+        self._trust: WeakValueDictionary[tuple[Node, str, str], Trust] = WeakValueDictionary()
+
     async def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         pooled = endpoint.setup.pooled
         options: dict[str, Any] = {**endpoint.options, **({"statement_cache_size": 0} if pooled else {})}
-        settings = {**_settings(endpoint), **options.pop("server_settings", {})}
-        try:
-            raw = await _connect(endpoint, timeout, settings, options)
-        except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
-            # an older server or a relative of PostgreSQL's does not have it, another system cannot do it
-            without = {name: value for name, value in settings.items() if name not in _CHECK}
-            raw = await _connect(endpoint, timeout, without, options)
-        connection = PostgresqlConnection(raw, options.get("statement_cache_size", _PREPARED), pooled)
+        raw = await session(endpoint, timeout, options)
+        if pooled:
+            from router.drivers.postgresql_pooled import PooledConnection  # is built on this module
+
+            connection: PostgresqlConnection = PooledConnection(raw)
+        else:
+            node, database, user = endpoint.node, endpoint.database, endpoint.login.username
+            shapes = self._shapes.setdefault((node, database), Shapes())
+            trust = self._trust.setdefault((node, database, user), Trust())
+            kept = Kept(raw, options.get("statement_cache_size", _PREPARED), shapes)
+            connection = PostgresqlConnection(raw, kept, Bound(trust))
         if endpoint.setup.resolve and not endpoint.readonly:
             try:
                 await connection.mark_transactions(timeout)
@@ -312,14 +370,9 @@ class PostgresqlDriver(Driver):
         return translate(exc)
 
     def locate(self, placement: Placement) -> Location:
-        return Location(placement.database, placement.physical)
-
-    def text_for(self, statement: Statement, binding: str | None) -> str:
-        # A prepared statement remembers types and plans of the schema it was prepared under. The same text
-        # under two search paths would be planned anew at each change, and fails where the schemas have
-        # enums of their own. The comment gives each schema its own prepared statement; it stands last so that
-        # positions in error messages stay right, on a line of its own in case the text ends in a comment.
-        return statement.sql if binding is None else f"{statement.sql}\n/*{binding}*/"
+        setting, value = placement.row or (None, None)
+        bound = Binding(placement.physical, placement.role, setting, value)
+        return Location(placement.database, bound if any(bound) else None)
 
     def sqlalchemy_url(self) -> str:
         return "postgresql+asyncpg://"
@@ -329,37 +382,3 @@ class PostgresqlDriver(Driver):
 
         adapt: Any = AsyncAdapt_asyncpg_connection
         return adapt(dialect.loaded_dbapi, connection.driver_connection)
-
-
-def _settings(endpoint: Endpoint) -> dict[str, str]:
-    """Return the settings that a session starts with; a reset of it returns to them."""
-    # the lexer reads a backslash in a plain string as itself
-    settings = {"application_name": endpoint.application, "standard_conforming_strings": "on"}
-    if endpoint.setup.pooled:
-        return settings  # PgBouncer keeps track of these two, and refuses a client that asks for others
-    if endpoint.readonly:
-        settings["default_transaction_read_only"] = "on"
-    if endpoint.setup.wall is not None:
-        settings["statement_timeout"] = f"{endpoint.setup.wall * 1000:.0f}"
-    return {**settings, **_CHECK}
-
-
-async def _connect(
-    endpoint: Endpoint, timeout: float, settings: dict[str, str], options: dict[str, Any]
-) -> asyncpg.Connection:
-    connect: Any = asyncpg.connect  # its stubs know neither record_class nor a TLS mode as text
-    raw: asyncpg.Connection = await connect(
-        host=endpoint.node.host,
-        port=endpoint.node.port,
-        user=endpoint.login.username,
-        password=await endpoint.login.password(),
-        database=endpoint.database,
-        # False, not None: asyncpg reads None as "prefer", which may fall back to plain text
-        ssl=False if endpoint.tls is None else endpoint.tls,
-        timeout=timeout,
-        server_settings=settings,
-        record_class=PostgresqlRow,
-        **options,
-    )
-    keep_alive(cast("Any", raw)._transport)
-    return raw

@@ -127,7 +127,7 @@ def _answered(exc: asyncpg.PostgresError) -> RouterError:
     if code == "08P01" and "startup parameter" in str(exc):
         # PgBouncer's words, which name the setting
         return errors.ConnectError(
-            f"{exc.args[0]}. Set pooler: transaction on the cluster if this is PgBouncer",
+            f"{exc.args[0]}. Set pooler: pgbouncer-transaction on the cluster if this is PgBouncer",
             code=code,
             cause=exc,
         )

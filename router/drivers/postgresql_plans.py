@@ -13,9 +13,16 @@ _NAME = "router_plan"
 _BEGIN = "BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL lock_timeout = {limit}"
 
 
-async def plan(raw: asyncpg.Connection, sql: str, parameters: int, timeout: float) -> str:
-    """Return the plan of a query that has so many parameters; if it is cancelled, close the connection."""
-    await raw.execute(_BEGIN.format(limit=max(int(timeout * 1000), 1)), timeout=timeout)
+async def plan(raw: asyncpg.Connection, sql: str, parameters: int, timeout: float, scope: str = "") -> str:
+    """Return the plan of a query that has so many parameters; if it is cancelled, close the connection.
+
+    ``scope`` follows the BEGIN: what makes the transaction a tenant's, if the session is not.
+    """
+    try:
+        await raw.execute(_BEGIN.format(limit=max(int(timeout * 1000), 1)) + scope, timeout=timeout)
+    except asyncpg.PostgresError:
+        await raw.execute("ROLLBACK", timeout=timeout)
+        raise
     try:
         await raw.execute(f"PREPARE {_NAME} AS {sql}", timeout=timeout)
         try:

@@ -17,7 +17,7 @@ from urllib.parse import quote as percent
 
 import aiosqlite
 
-from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.driver import Binding, Connection, Driver, Endpoint, Location
 from router.drivers.sqlite_errors import translate
 from router.drivers.sqlite_threads import NOTHING, DatabaseFile, DatabaseFiles, Work, end, send, started, stop
 from router.errors import ConnectionLost, DatabaseNotFound, LockTimeout, RouterError, Sent
@@ -216,7 +216,7 @@ class SqliteConnection(Connection):
         # a full disk, an I/O error and an interrupted write roll back (sqlite.org/lang_transaction.html)
         return bool(self._raw.in_transaction)
 
-    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+    async def bind(self, endpoint: Endpoint, binding: Binding | None, timeout: float) -> None:
         """Do nothing: a tenant's schema is a file, and a connection has one file for life."""
 
     async def reset(self, timeout: float) -> None:

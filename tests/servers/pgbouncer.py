@@ -13,11 +13,15 @@ class Pgbouncer(Server):
     """Pool connections to each server of ``cluster`` by transaction.
 
     The databases are named as the cluster's servers, ``primary``, ``replica-1``, ..., followed by one of the
-    suffixes in ``pools``, which give the number of connections to each.
+    suffixes in ``pools``, which give the number of connections to each. All lead to ``database``.
     """
 
     def __init__(
-        self, cluster: PostgresqlCluster, pools: Mapping[str, int], user: str = "router_app"
+        self,
+        cluster: PostgresqlCluster,
+        pools: Mapping[str, int],
+        user: str = "router_app",
+        database: str = "app",
     ) -> None:
         self._program = find("pgbouncer") / "pgbouncer"
         owner = account("postgres")  # PgBouncer refuses to run as root
@@ -25,7 +29,8 @@ class Pgbouncer(Server):
         super().__init__("pgbouncer", self._folder.path, owner)
         users = self._folder.write(self.home / "users.txt", f'"{user}" "{cluster.primary.password(user)}"\n')
         databases = [
-            f"{server.name}{suffix} = host={server.host} port={server.port} dbname=app pool_size={size}"
+            f"{server.name}{suffix} = host={server.host} port={server.port} dbname={database} "
+            f"pool_size={size}"
             for server in cluster.servers
             for suffix, size in pools.items()
         ]

@@ -105,6 +105,11 @@ class PostgresqlServer(Server):
     def cut_off(self) -> None:
         """Let the replica follow nobody any more; it stays one, and as old as it is."""
         self._set({"primary_conninfo": "", "primary_slot_name": ""})
+        if self.running:  # the reload ends the receiver some time later; until then it still receives
+            receiving = "SELECT count(*) FROM pg_stat_wal_receiver"
+            wait_until(
+                lambda: self.run(receiving) == "0", ANSWER_TIMEOUT, lambda: f"{self.name} still receives"
+            )
 
     def _set(self, settings: dict[str, str]) -> None:
         """Change settings as ALTER SYSTEM would, also of a server that is stopped."""
