@@ -12,6 +12,7 @@ import pytest
 from router.drivers.driver import Connection, Endpoint, Login
 from router.errors import ConnectError, PoolTimeout, RouterClosed
 from router.events import ConnectionClosed, ConnectionEvent, ConnectionFailed, ConnectionOpened, Event
+from router.pools.admission import Admission
 from router.pools.bounds import Limits
 from router.pools.deadlines import Deadlines
 from router.pools.pool import Pool
@@ -53,7 +54,8 @@ class Bench:
         self.pool = Pool(
             endpoint(),
             ScriptedDriver(server),
-            Limits(**{"max": 2, **limits}),
+            given := Limits(**{"max": 2, **limits}),
+            admission=Admission(given),
             reaper=self.reaper,
             deadlines=Deadlines(self.clock),
             emit=self.events.append,

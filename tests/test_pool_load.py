@@ -614,6 +614,20 @@ async def test_a_burst_of_connections_does_not_expire_at_one_moment(server: Serv
     assert max(steps) <= 25
 
 
+async def test_a_pool_that_is_never_idle_replaces_connections_too(server: Server) -> None:
+    """A connection that has had its time is not handed on to who waits: they get a new one."""
+    clock = Clock()
+    bench = Bench(server, clock=clock, max=1, lifetime=10.0)
+    first = await bench.get()
+    waiting = asyncio.create_task(bench.get(timeout=60))
+    await asyncio.sleep(0)
+    clock.now += 20
+    bench.pool.give(first)
+    second = await waiting
+    assert second is not first and bench.reasons == ["lifetime"]
+    bench.pool.give(second)
+
+
 async def test_a_burst_opens_few_connections_at_once(server: Server) -> None:
     """200 tasks on a pool of 50 open ten at a time; what comes back meanwhile serves the others."""
     bench = Bench(server, max=50)

@@ -14,6 +14,8 @@ from typing import IO
 
 import pytest
 
+from tests.sharing_out import is_timed
+
 
 class Turns:
     """Let many ordinary tests run beside each other in several processes, or one that is timed."""
@@ -43,7 +45,7 @@ class Turns:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Run a test in its turn."""
-        with self.turn(alone=item.get_closest_marker("timed") is not None):
+        with self.turn(alone=is_timed(item)):
             return (yield)
 
 

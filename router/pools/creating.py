@@ -61,7 +61,8 @@ class Creator:
         made.node = self._endpoint.node
         made.opened_at = made.used_at = made.lent_at = now
         # jittered, or all connections of a burst would expire at the same moment
-        made.expires_at = now + self._lifetime * (1 - self._rng.uniform(0, 0.1))
+        life = min(self._lifetime, made.expires_at - now)
+        made.expires_at = now + life * (1 - self._rng.uniform(0, 0.1))
         self._teller.opened(now - started)
         return made
 
@@ -91,4 +92,10 @@ class Creator:
 
 
 async def _digest(endpoint: Endpoint) -> bytes:
-    return hashlib.blake2b((await endpoint.login.password()).encode(), key=_KEY).digest()
+    login = endpoint.login
+    if login.account is None:
+        text = await login.password()
+    else:
+        seen = await login.account.look()
+        text = f"{seen.username}\0{seen.password.reveal()}"
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), key=_KEY).digest()

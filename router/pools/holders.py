@@ -20,6 +20,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from router.pools.bounds import Share
+from router.pools.fairness import Flow
 
 _SHOWN = 5  # holders that a message names; the rest is a number
 _FRAMES = 5  # of the application's own, the innermost first
@@ -39,6 +40,10 @@ class _Part(Enum):
 _APPLICATION, _STARTER = _Part.APPLICATION, _Part.LOOP
 
 
+#: the flow of the router's own work, which has no limit
+UNBOUND = Flow()
+
+
 class Holder(NamedTuple):  # made for each unit of work, where a frozen dataclass would cost thrice as much
     """Name who holds a connection: a statement of ``tenant``, or with ``task`` a unit of work.
 
@@ -50,6 +55,7 @@ class Holder(NamedTuple):  # made for each unit of work, where a frozen dataclas
     owner: weakref.ref[asyncio.Task[Any]] | None = None
     places: tuple[tuple[CodeType, int], ...] = ()  # code, and the offset of the instruction in it
     told: bool = False  # whether it was reported as held for too long
+    flow: Flow = UNBOUND  # of the tenant on the node
 
     def stack(self) -> tuple[str, ...]:
         """Return the application's frames as ``file:line function``, the innermost first."""

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from router.drivers.connecting import connect
 from router.drivers.driver import Connection, Driver, Endpoint
 from router.errors import RouterError
 from router.pools.reaper import Reaper
@@ -64,7 +65,7 @@ class Killer:
             self._stop()
 
     async def _kill_all(self) -> None:
-        side = await self._driver.connect(self._endpoint, _LIMIT)
+        side = await connect(self._driver, self._endpoint, _LIMIT)
         try:
             while self._left:
                 left = self._left[0]  # counted as left until it is done

@@ -7,12 +7,12 @@ cancelled, and it gives back or closes, whatever state the connection is in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
 
-from router.drivers.driver import Connection
+from router.drivers.driver import UNSURE, Binding, Connection
 from router.errors import (
     CommitOutcomeUnknown,
     ConcurrentUse,
@@ -140,18 +140,30 @@ class Lease:
             self.over = True
         return error
 
-    async def bind(self, binding: str | None, timeout: float) -> None:
+    async def bind(self, binding: Binding | None, timeout: float) -> None:
         """Set the connection to a tenant's place, if it is not set so already."""
         connection = self.connection
         if connection.binding == binding:
             return
-        connection.binding = "\0unknown"  # until the server has answered; matches no binding
+        connection.binding = UNSURE  # until the server has answered; matches no binding
         try:
             await self.run("bind", self.pool.endpoint, binding, timeout)
         except RouterError as error:
             error.sent = Sent.NO  # of the statement that the lease is for
             raise
         connection.binding = binding
+
+    @asynccontextmanager
+    async def enclosed(self) -> AsyncIterator[None]:
+        """Put what runs in the block in a transaction of its own; without one it were not the tenant's."""
+        await self.run("enter", None)
+        try:
+            yield
+        except BaseException:
+            if not self.broken:
+                await self.run("undo")
+            raise
+        await self.run("leave", None)
 
     async def begin(self, timeout: float = _CONTROL) -> None:
         """Begin a transaction."""

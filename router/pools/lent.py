@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from router.drivers.driver import Connection
 from router.pools.deadlines import Deadlines
 from router.pools.holders import Holder
-from router.pools.waiting import Queue
 
 
 class Lent(dict[Connection, Holder]):
@@ -28,15 +28,21 @@ class Lent(dict[Connection, Holder]):
                 found.append((seconds, holder))
         return found
 
-    def all_wait(self, asking: asyncio.Task[Any] | None, queue: Queue, deadlines: Deadlines) -> bool:
-        """Tell whether the tasks that hold the connections all stand in the queue, or are about to.
 
-        A unit of work that runs a statement is not stuck: another task uses it than the one that opened it.
-        """
-        for connection, holder in self.items():
-            task = None if holder.owner is None else holder.owner()
-            if task is None or deadlines.runs(connection):
-                return False
-            if task is not asking and not queue.holds(task):
-                return False
-        return True
+def all_wait(
+    lent: Iterable[tuple[Connection, Holder]],
+    asking: asyncio.Task[Any] | None,
+    waits: Callable[[asyncio.Task[Any]], bool],
+    deadlines: Deadlines,
+) -> bool:
+    """Tell whether the tasks that hold connections all stand in a queue, or are about to.
+
+    A unit of work that runs a statement is not stuck: another task uses it than the one that opened it.
+    """
+    for connection, holder in lent:
+        task = None if holder.owner is None else holder.owner()
+        if task is None or deadlines.runs(connection):
+            return False
+        if task is not asking and not waits(task):
+            return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from router.drivers.connecting import connect
 from router.drivers.driver import Connection, Driver, Endpoint
 from router.errors import ConnectError, ConnectionLost, RouterError, Sent, StatementTimeout
 from router.pools.reaper import Reaper
@@ -24,7 +25,7 @@ class Opener:
 
     async def open(self, timeout: float) -> Connection | RouterError:
         """Return a connection, or the error; ``timeout`` is in seconds."""
-        task = asyncio.get_running_loop().create_task(self._driver.connect(self._endpoint, timeout))
+        task = asyncio.get_running_loop().create_task(connect(self._driver, self._endpoint, timeout))
         self._under_way[task] = None
         try:
             await asyncio.wait((task,), timeout=timeout)

@@ -1,284 +1,23 @@
-"""One pool: the connections to one node, one database, as one user.
-
-Taking an idle connection and giving a clean one back are plain calls without an await, so nothing can be
-cancelled half-way there. Whatever needs the network (reset, close) is handed to the reaper. A connection
-returns to the idle ones only if it is known to be as it was; every doubt closes it.
-"""
+"""One pool as a whole: what is kept ready, what becomes of it when its server goes, how it is closed."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from router import events
-from router.drivers.driver import Connection, Driver, Endpoint
-from router.errors import ConnectError, RouterClosed, RouterError, TooManyConnections
-from router.pools.admission import Admission
-from router.pools.bounds import Limits, PoolStatus
-from router.pools.creating import Creator
-from router.pools.deadlines import Deadlines
-from router.pools.holders import ROUTER, Holder, shares
-from router.pools.killer import Killer
-from router.pools.lent import Lent
-from router.pools.opening import Opener
-from router.pools.reaper import Reaper, farewell
-from router.pools.scarcity import Scarcity
-from router.pools.telling import PoolTeller
-from router.pools.waiting import Answer, Turn
+from router.errors import ConnectError, RouterError
+from router.pools.bounds import PoolStatus
+from router.pools.holders import UNBOUND, shares
+from router.pools.lending import Lending
 from router.statements import Dirt
-from router.waits import Waits
 
-_CLEANUP = 5.0  # seconds that a reset or an orderly close may take in the background
 _WARM = 5.0  # seconds that opening a connection may take that nobody waits for
 
 
-class Pool:
-    """Lend connections of one endpoint; first come, first served."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        driver: Driver,
-        limits: Limits,
-        *,
-        reaper: Reaper,
-        deadlines: Deadlines,
-        emit: Callable[[events.Event], None],
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        rng: random.Random,
-    ) -> None:
-        self.endpoint = endpoint
-        self.driver = driver
-        self.limits = limits
-        self.closed = False
-        self.gone: Callable[[], RouterError] | None = None  # set by detach()
-        self.leftovers = 0  # connections in use that were cut when the pool was closed
-        self.deadlines = deadlines
-        self.clock = clock
-        self.teller = PoolTeller(endpoint, driver.name, emit, wall)
-        self._opener = Opener(endpoint, driver, reaper)
-        self._creator = Creator(
-            endpoint,
-            self._opener,
-            limits.lifetime,
-            reaper=reaper,
-            teller=self.teller,
-            clock=clock,
-            rng=rng,
-        )
-        self._killer = Killer(endpoint, driver, reaper, clock, self.teller.left_running)
-        self._reaper = reaper
-        self._idle: deque[Connection] = deque()  # the most recently used at the right end
-        self._used = Lent()
-        self._warming = True  # until a connection that nobody waits for could not be opened
-        self._admission = Admission(limits.max, self._creator.refusals)
-        self._scarcity = Scarcity(
-            endpoint.node,
-            limits,
-            self._admission,
-            self._creator,
-            self._idle,
-            self._used,
-            deadlines,
-            self.teller,
-            clock,
-        )
-
-    # --- lending -----------------------------------------------------------------------------------------
-
-    def take(self, binding: str | None, now: float, holder: Holder = ROUTER) -> Connection | None:
-        """Lend an idle connection at once, one with this binding if there is any; else return ``None``."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if idle and connection.binding != binding:
-                connection = self._prefer(binding, connection)
-            if connection.closed:
-                self._drop(connection)
-            elif connection.expires_at <= now:
-                self._retire(connection, "lifetime")
-            else:
-                connection.lent_at = now
-                self._used[connection] = holder
-                return connection
-        return None
-
-    def _prefer(self, binding: str | None, last: Connection) -> Connection:
-        """Swap ``last`` for an idle connection that has the binding, if there is one."""
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].binding == binding:
-                found = self._idle[index]
-                self._idle[index] = last
-                return found
-        return last
-
-    async def acquire(
-        self,
-        binding: str | None,
-        deadline: float,
-        asked: float,
-        connect: float,
-        holder: Holder = ROUTER,
-        waits: Waits | None = None,
-    ) -> Connection:
-        """Lend a connection: an idle one, a new one, or the next that comes free.
-
-        ``deadline`` is on the monotonic clock; ``asked`` is the caller's own timeout, for the message;
-        ``connect`` bounds the opening of a new connection, in seconds. What was waited for is added to
-        ``waits``.
-
-        Raises:
-            PoolTimeout: none came free in time. PoolFull: too many wait already. PoolDeadlock: none can.
-            ConnectError: a new one could not be established.
-            RouterClosed: the pool is closed.
-        """
-        refused = False  # by the server, which is full: what the pool has must do, and our place is kept
-        waits = waits or Waits()
-        while True:
-            if self.closed:
-                raise self._closed_error()
-            connection = self.take(binding, self.clock(), holder)
-            if connection is not None:
-                return connection
-            if refused or self._admission.queue or not self._admission.reserve():
-                began = self.clock()
-                try:
-                    answer = await self._wait(deadline, asked, holder, first=refused)
-                finally:
-                    waits.queue += self.clock() - began
-                if isinstance(answer, Connection):
-                    return answer
-            began = self.clock()
-            try:
-                opened = await self._open(deadline, asked, connect, holder)
-            finally:
-                waits.connect += self.clock() - began
-            if isinstance(opened, Connection):
-                return self._lend(opened, holder)
-            if not (isinstance(opened, TooManyConnections) and self._admission.size):
-                raise opened
-            refused = True
-
-    def _lend(self, connection: Connection, holder: Holder) -> Connection:
-        connection.lent_at = self.clock()
-        self._used[connection] = holder
-        return connection
-
-    def hold(self, connection: Connection, holder: Holder) -> None:
-        """Say who holds a lent connection now: the unit of work that it was lent for."""
-        if connection in self._used:
-            self._used[connection] = holder
-
-    async def _wait(self, deadline: float, asked: float, holder: Holder, *, first: bool) -> Answer:
-        """Stand in the queue until a connection or a slot is handed over."""
-        error = None if first else self._scarcity.refusal(holder)
-        if error is not None:
-            raise error
-        began = self.clock()
-        left = deadline - began
-        answer = await self._admission.wait(holder, left, first=first, give_back=self.give)
-        if isinstance(answer, RouterError):
-            raise answer
-        if answer is Turn.LATE:
-            raise self._scarcity.timed_out(asked, holder, self.clock() - began)
-        return answer
-
-    # --- opening -----------------------------------------------------------------------------------------
-
-    async def _open(
-        self, deadline: float, asked: float, connect: float, holder: Holder = ROUTER
-    ) -> Connection | RouterError:
-        """Open a connection in a slot that is reserved for it; give the slot up if that fails."""
-        left = deadline - self.clock()
-        if left <= 0:
-            self._admission.vacate()
-            return self._scarcity.too_late(asked, holder)
-        watch = self.deadlines.watch(self.endpoint.node)
-        try:
-            opened = await self._creator.make(min(connect, left))
-        except BaseException:
-            self._admission.vacate()
-            raise
-        finally:
-            watch.cancel()
-        if isinstance(opened, RouterError):
-            self._admission.vacate()
-            return opened
-        self._admission.opened()
-        if self.closed:  # meanwhile
-            self._retire(opened, "closed")
-            return self._closed_error()
-        return opened
-
-    # --- taking back -------------------------------------------------------------------------------------
-
-    def give(self, connection: Connection) -> None:
-        """Take a connection back; a dirty one is cleaned in the background first, or closed."""
-        if connection not in self._used:
-            return  # cut by close()
-        del self._used[connection]
-        if connection.closed:
-            self._drop(connection)
-        elif self.closed:
-            self._retire(connection, "closed")
-        elif not connection.dirt and not connection.in_transaction:
-            self._offer(connection)
-        elif connection.in_transaction or connection.dirt >= Dirt.DISCARD:
-            self._retire(connection, "dirty")
-        else:
-            self._reaper.submit(lambda: self._clean(connection), lambda: self._retire(connection, "dirty"))
-
-    def discard(self, connection: Connection, reason: str) -> None:
-        """Take a connection back that nobody may use again; its slot is free at once."""
-        if self._used.pop(connection, None) is not None:
-            self._retire(connection, reason)
-
-    async def _clean(self, connection: Connection) -> None:
-        try:
-            await connection.reset(_CLEANUP)
-        except Exception:  # any failure means the same: the state is unknown, so the connection goes
-            self._retire(connection, "reset_failed")
-            return
-        except BaseException:
-            self._retire(connection, "closed")
-            raise
-        connection.dirt = Dirt.NONE
-        connection.binding = None
-        self._offer(connection)
-
-    def _offer(self, connection: Connection) -> None:
-        """Hand a clean connection to the first in the queue, or keep it idle."""
-        if self.closed:
-            self._retire(connection, "closed")
-            return
-        if self._admission.queue.waiters:
-            holder = self._admission.queue.hand(connection)
-            if holder is not None:
-                self._lend(connection, holder)
-                return
-        connection.used_at = self.clock()
-        self._idle.append(connection)
-
-    def _retire(self, connection: Connection, reason: str) -> None:
-        """Close in the background; the slot is free at once."""
-        self._forget(connection, reason)
-        self._reaper.submit(lambda: farewell(connection, _CLEANUP), connection.terminate)
-
-    def _drop(self, connection: Connection, reason: str = "broken") -> None:
-        """Close at once, as for what the server has closed: our end of the socket is still open."""
-        self._forget(connection, reason)
-        connection.terminate()
-
-    def _forget(self, connection: Connection, reason: str) -> None:
-        self._killer.kill(connection)
-        self.teller.closed(self.clock() - connection.opened_at, reason)
-        self._admission.free()
-
-    # --- the pool as a whole -----------------------------------------------------------------------------
+class Pool(Lending):
+    """Own the connections of one endpoint."""
 
     def sweep(self) -> None:
         """Close idle connections that are broken, expired, or idle for too long; open what ``min`` wants.
@@ -306,9 +45,9 @@ class Pool:
     def _fill(self) -> None:
         """Open what is missing of ``min``, a few at a time."""
         for _ in range(0 if self.closed else self.limits.min - self._admission.size):
-            if not self._admission.reserve():
+            if not self._admission.reserve(self, UNBOUND):
                 return
-            self._reaper.submit(self._warm, self._admission.vacate)
+            self._reaper.submit(self._warm, partial(self._vacate, UNBOUND))
 
     async def _warm(self) -> None:
         """Open a connection to keep ready; a failure is told, and tried again at the next sweep."""
@@ -316,6 +55,7 @@ class Pool:
         if isinstance(opened, RouterError):
             self._warming = False
             return
+        UNBOUND.returned()
         self._offer(opened)
         if self._warming:
             self._fill()
@@ -327,13 +67,26 @@ class Pool:
             endpoint.node.label,
             endpoint.database,
             endpoint.login.username,
-            self._admission.size,
+            self.size,
             len(self._idle),
             len(self._used),
-            len(self._admission.queue),
+            len(self.queue),
             self.limits.max,
-            shares(self._used.values(), (each.holder for each in self._admission.queue.waiters.values())),
+            shares(list(self._used.values()), self.queue.holders()),
         )
+
+    @property
+    def unused(self) -> bool:
+        """Tell whether there is nothing in the pool that would be missed."""
+        return not (self.size or self.queue or self.refusals.pause() or self.closed)
+
+    def retire(self) -> None:
+        """Be forgotten: who asks next gets another pool."""
+        for lessee in list(self.lessees):
+            lessee.forget(self)
+        self.lessees.clear()
+        self.closed = True
+        self.teller.pool_closed(0)
 
     def drain(self) -> None:
         """Close idle connections now and lent ones when they come back: the server has another role."""
@@ -360,16 +113,13 @@ class Pool:
     def _leave(self) -> None:
         while self._idle:
             self._retire(self._idle.pop(), "left")
-        self._admission.dismiss(self._left_error)
+        self.queue.dismiss(self._left_error)
 
     def _left_error(self) -> ConnectError:
         node = self.endpoint.node
         return ConnectError(f"{node.label} does not answer, or has another role than {node.role} now").at(
             cluster=node.cluster, node=node.name
         )
-
-    def _closed_error(self) -> RouterClosed:
-        return RouterClosed(f"the pool of {self.endpoint.node.label} is closed. Open a new router")
 
     def drop_idle(self) -> None:
         """Close idle connections at once."""
@@ -379,24 +129,35 @@ class Pool:
     def shut(self) -> None:
         """Refuse new work; close what is idle, give up on what is being opened, and tell who waits."""
         self.closed = True
-        self._admission.dismiss(self._closed_error)
+        self.queue.dismiss(self._why)
         while self._idle:
             self._retire(self._idle.pop(), "closed")
-        self._opener.cancel(self._closed_error())
+        self._opener.cancel(self._why())
+
+    def part(self, why: Callable[[], RouterError]) -> None:
+        """Refuse new work and who waits, by the error that ``why`` makes; who has a connection keeps it."""
+        self._why = why
+        self.shut()
 
     async def close(self, timeout: float) -> int:
         """Refuse new work, wait for lent connections, cut what is left; return how many were cut."""
         self.shut()
-        if self._admission.size:
+        if self.size:
             try:
                 async with asyncio.timeout(timeout):
-                    await self._admission.empty()
+                    await self.parted()
             except TimeoutError:
                 return self.cut()
             except BaseException:
                 self.cut()
                 raise
         return 0
+
+    async def parted(self) -> None:
+        """Return when there is no connection left; only for a pool that takes no new work."""
+        self._empty = self._empty or asyncio.Event()
+        if self.size:
+            await self._empty.wait()
 
     def cut(self) -> int:
         """Close all lent connections, whatever runs on them; return how many there were."""
@@ -405,7 +166,7 @@ class Pool:
             self.teller.cut(self._used.held(self.clock()))
         self.leftovers += len(left)
         for connection in left:
-            del self._used[connection]
+            self._used.pop(connection).flow.returned()
             self._retire(connection, "closed")  # not cut at once: the server is to end its statement too
         return len(left)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
 
 from sqlalchemy.engine import CursorResult
@@ -26,6 +26,7 @@ from sqlalchemy.util import await_only
 from router.drivers.driver import Driver
 from router.errors import (
     CommitOutcomeUnknown,
+    ConnectionLost,
     RouterError,
     Sent,
     StatementCancelled,
@@ -34,7 +35,9 @@ from router.errors import (
 from router.pools.lease import Lease
 from router.predicates import router_error
 from router.rows import Column, Result, Row, row_class
+from router.statements import Dirt
 
+_NOTHING = nullcontext()
 _MEETING = 5.0  # seconds for what SQLAlchemy asks a connection when it meets it
 
 
@@ -55,12 +58,13 @@ class LentPool(SqlalchemyPool):
         if connection.record is None:
             connection.record = _ConnectionRecord(self)
         record: _ConnectionRecord = connection.record
-        if record.info.get("binding") != connection.binding:
-            # statements prepared under another tenant's search path would answer from its tables' types
+        place = connection.binding and connection.binding[:2]  # whose rows: each run of a statement asks anew
+        if record.info.get("place") != place:
+            # statements prepared where names lead elsewhere would answer from other tables' types
             cache = getattr(record.dbapi_connection, "_prepared_statement_cache", None)
             if cache is not None:
                 cache.clear()
-            record.info["binding"] = connection.binding
+            record.info["place"] = place
         record.info["lease"] = lease
         return record
 
@@ -71,6 +75,18 @@ class LentPool(SqlalchemyPool):
     def status(self) -> str:
         """Describe the pool for SQLAlchemy's log."""
         return "LentPool (connections belong to router)"
+
+
+class _Connection(AsyncConnection):
+    """A connection of SQLAlchemy's that knows when it gives the driver's own away."""
+
+    async def get_raw_connection(self) -> Any:
+        """Return what leads to the driver's connection; nobody knows what is done to that."""
+        raw = await super().get_raw_connection()
+        lease = _lease_of(raw)
+        if lease is not None:
+            lease.connection.dirt = Dirt.DISCARD
+        return raw
 
 
 class Bridge:
@@ -93,6 +109,7 @@ class Bridge:
         # Not by SQLAlchemy's events: with a single listener every statement takes the slower of its two ways.
         dialect.do_execute = self._watched(dialect.do_execute)
         dialect.do_executemany = self._watched(dialect.do_executemany)
+        dialect.do_execute_no_params = self._watched_bare(dialect.do_execute_no_params)
         self._named = type(dialect)(paramstyle="named")
 
     def text_of(self, construct: Any) -> str:
@@ -124,12 +141,16 @@ class Bridge:
             try:
                 run(cursor, statement, parameters, context)
             except Exception as exc:
-                if not isinstance(exc, RouterError):
-                    error = lease.judge(exc.__cause__ or exc)
-                    exc.router_error = error  # type: ignore[attr-defined]
-                    if watch is not None:
-                        watch.failed(statement, kind, time.monotonic() - started, error)
-                raise
+                if isinstance(exc, RouterError):
+                    raise
+                error = lease.judge(exc.__cause__ or exc)
+                if watch is not None:
+                    watch.failed(statement, kind, time.monotonic() - started, error)
+                told = self._told(exc, error)
+                told.router_error = error
+                if told is exc:
+                    raise
+                raise told from exc
             except BaseException:
                 lease.broken = "cancelled"
                 raise
@@ -138,6 +159,21 @@ class Bridge:
 
         return watched
 
+    def _told(self, exc: Exception, error: RouterError) -> Any:
+        """Return what SQLAlchemy makes its own error of: for a lost connection always one of the driver's.
+
+        aiomysql trips over itself where a connection is closed between two packets.
+        """
+        dbapi: Any = self._engine.dialect.loaded_dbapi
+        if isinstance(exc, dbapi.Error) or not isinstance(error, ConnectionLost):
+            return exc
+        return dbapi.OperationalError(error.message)
+
+    def _watched_bare(self, run: Callable[..., None]) -> Callable[..., None]:
+        """Return the same for a way to run a cursor that takes no parameters."""
+        watched = self._watched(lambda cursor, statement, _, context: run(cursor, statement, context))
+        return lambda cursor, statement, context=None: watched(cursor, statement, None, context)
+
     async def run(self, construct: Any, params: Any, verb: str, lease: Lease, timeout: float) -> Any:
         """Run a Core construct on a lease and return what ``verb`` returns for text.
 
@@ -145,7 +181,8 @@ class Bridge:
         """
         failure: RouterError
         try:
-            async with asyncio.timeout(timeout), self.connection(lease) as connection:
+            enclosed = lease.enclosed() if lease.connection.encloses else _NOTHING
+            async with asyncio.timeout(timeout), enclosed, self.connection(lease) as connection:
                 result = await connection.execute(construct, params)
                 return _RESULTS[verb](result)
         except SQLAlchemyError as exc:
@@ -176,8 +213,8 @@ class Bridge:
         self._pool.lease = lease
         if lease.connection.record is not None:
             # SQLAlchemy has met this connection: nothing awaits on the way, so it needs no greenlet
-            return AsyncConnection(self._engine, self._engine.sync_engine.connect())
-        connection = self._engine.connect()
+            return _Connection(self._engine, self._engine.sync_engine.connect())
+        connection = _Connection(self._engine)
         failure: RouterError
         try:
             async with asyncio.timeout(_MEETING):

@@ -36,7 +36,7 @@ def _hasty() -> None:
     """Go on: nobody waits, or it is the loop itself that asks."""
 
 
-_pace: ContextVar[Callable[[], None]] = ContextVar("router.metrics.pace", default=_hasty)
+_pace: ContextVar[Callable[[], None]] = ContextVar("router.pace", default=_hasty)
 
 
 def paced(items: Iterable[T]) -> Iterator[T]:
