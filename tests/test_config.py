@@ -96,7 +96,7 @@ defaults:
   retries: {min_wait: 2s}
 tiers: {gold: {lag: 1s}}
 """
-    acme = "tenant: no\ncluster: mian\nisolation: row\nschema: Acme\n"
+    acme = "tenant: no\ncluster: mian\nisolation: rows\nschema: Acme\n"
     folder(
         tmp_path, router, acme=acme, b="tenant: a\ncluster: lite\ntier: silver\n  x: 1\n", c="a: 1\na: 2\n"
     )
@@ -122,7 +122,7 @@ tiers: {gold: {lag: 1s}}
         "router.yaml:14:16",  # lag
         "tenants/acme.yaml:1:9",  # no
         "tenants/acme.yaml:2:10",  # mian
-        "tenants/acme.yaml:3:12",  # row
+        "tenants/acme.yaml:3:12",  # rows
         "tenants/acme.yaml:4:9",  # Acme
         "tenants/b.yaml:4:4",  # not YAML
         "tenants/c.yaml:1:1",  # no tenant
@@ -137,7 +137,7 @@ tiers: {gold: {lag: 1s}}
         "Did you mean 'weight'?",
         "Did you mean 'main'?",
         'Write "no"',
-        "row is not available in this version",
+        "must be 'database', 'schema' or 'row'",
     ):
         assert hint in text
 

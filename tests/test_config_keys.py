@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router import building
+from router import parts
 from router.config import Config, Settings, load, parse
 from router.consistency import Bounded, Consistency, Otherwise
 from router.errors import ConfigurationError, Problem, UsageError
@@ -55,7 +55,7 @@ def built(**more: Any) -> Config:
 def test_without_the_section_there_are_no_tokens() -> None:
     """Nothing is signed with a key that nobody has chosen."""
     config = built()
-    assert config.tokens is None and building.tokens(config, lambda: 0.0) is None
+    assert config.tokens is None and parts.tokens(config, lambda: 0.0) is None
 
 
 def test_keys_come_from_the_environment_and_from_files(
@@ -68,10 +68,10 @@ def test_keys_come_from_the_environment_and_from_files(
     text = 'tokens: {keys: ["${env:ROUTER_T_KEY}", "${file:old}"], lifetime: 1h}\n'
     config = load(folder(tmp_path, text))
     assert config.warnings == () and config.tokens is not None and config.tokens.lifetime == 3600.0
-    first = building.tokens(config, lambda: 1e9)
+    first = parts.tokens(config, lambda: 1e9)
     monkeypatch.setenv("ROUTER_T_KEY", "another-key-" + CANARY)
-    second = building.tokens(config, lambda: 1e9)
-    alone = building.tokens(built(tokens={"keys": ["the-key-before-this-one"]}), lambda: 1e9)
+    second = parts.tokens(config, lambda: 1e9)
+    alone = parts.tokens(built(tokens={"keys": ["the-key-before-this-one"]}), lambda: 1e9)
     assert first is not None and second is not None and alone is not None
     assert second.read("acme", alone.sign("acme", [POINT])) == (POINT,)
     for signed, reader in ((first, second), (first, alone), (second, first)):
@@ -82,7 +82,7 @@ def test_keys_come_from_the_environment_and_from_files(
 def test_the_lifetime_is_ten_minutes_unless_said() -> None:
     """The default is what the documentation says, and it arrives where tokens are read."""
     now = [1e9]
-    tokens = building.tokens(built(tokens={"keys": [CANARY]}), lambda: now[0])
+    tokens = parts.tokens(built(tokens={"keys": [CANARY]}), lambda: now[0])
     assert tokens is not None
     text = tokens.sign("acme", [POINT])
     now[0] += 600
@@ -98,10 +98,10 @@ def test_a_key_that_became_short_signs_nothing(monkeypatch: pytest.MonkeyPatch) 
     config = built(tokens={"keys": ["${env:ROUTER_T_KEY}"]})
     monkeypatch.setenv("ROUTER_T_KEY", "short")
     with pytest.raises(UsageError, match="16 characters"):
-        building.tokens(config, lambda: 0.0)
+        parts.tokens(config, lambda: 0.0)
     monkeypatch.delenv("ROUTER_T_KEY")
     with pytest.raises(ConfigurationError, match="ROUTER_T_KEY, which is not set"):
-        building.tokens(config, lambda: 0.0)
+        parts.tokens(config, lambda: 0.0)
 
 
 @pytest.mark.parametrize(

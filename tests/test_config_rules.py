@@ -259,8 +259,11 @@ def test_paths_are_relative_to_the_folder(tmp_path):
 @pytest.mark.parametrize(
     ("main", "changes", "words"),
     [
-        (cluster(), {"isolation": "row"}, "row is not available in this version"),
-        (cluster(), {"isolation": "cluster"}, "'database' or 'schema'"),
+        (cluster(engine="mysql"), {"isolation": "row", "database": None}, "mysql has no row security"),
+        (cluster(database=None), {"isolation": "row"}, "no 'database' and neither has its cluster"),
+        (cluster(), {"isolation": "cluster"}, "'database', 'schema' or 'row'"),
+        (cluster(), {"key": "4711"}, "is for isolation: row"),
+        (cluster(), {"role": "none"}, "is the word for no role"),
         (cluster(), {"schema": None}, "no 'schema'"),
         (cluster(), {"schema": "Acme"}, "not a valid database or schema name"),
         (cluster(), {"schema": "public"}, "reserved"),

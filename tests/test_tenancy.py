@@ -1,194 +1,15 @@
-"""Tenants over few connections: whatever one tenant does to a connection, no other sees it."""
+"""Tenants over few connections: what a connection is bound to, and what is undone before the next."""
 
-import asyncio
-import contextlib
-import random
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
+from sqlalchemy import column, insert, select, table
+from sqlalchemy import text as plain
 
-from router import Router, errors
-from router.errors import DatabaseNotFound, PoolTimeout, RouterError
-from router.events import ConnectionOpened
-from router.session import Session
-from tests.engines import SERVED, Engine, PostgresqlSchemas, Recorder, make, only
-
-CROWD = tuple(f"tenant{number}" for number in range(20))
-TASKS, STEPS, MOST = 40, 12, 3
-_CROWDED = ("sqlite", "postgresql-schema", "mariadb")
-
-
-@pytest.fixture(scope="module", params=_CROWDED)
-def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """Give an engine with the places of twenty tenants, each with a row that names it."""
-    made = make(request.param, tmp_path_factory.mktemp(f"crowd-{request.param}"), request)
-    made.create(*CROWD)
-
-    async def fill() -> None:
-        async with made.open(CROWD, connections=MOST) as router:
-            for tenant in CROWD:
-                await router.execute("CREATE TABLE owned (tenant VARCHAR(20), n INT)", tenant=tenant)
-                await router.execute("INSERT INTO owned VALUES (:t, 0)", {"t": tenant}, tenant=tenant)
-        await made.settle()
-
-    asyncio.run(fill())
-    yield made
-    made.drop()
-
-
-class Visitor:
-    """Do random things as one tenant, and check that every row seen is that tenant's."""
-
-    def __init__(self, router: Router, engine: Engine, rng: random.Random) -> None:
-        self.router = router
-        self.engine = engine
-        self.rng = rng
-        self.did: Counter[str] = Counter()
-
-    async def visit(self) -> None:
-        """Do one thing in a session of its own."""
-        tenant = self.rng.choice(CROWD)
-        kinds = [
-            self.read,
-            self.write,
-            self.undone,
-            self.fail,
-            self.cancelled,
-            self.spoil,
-            self.streamed,
-            self.orm,
-        ]
-        doing = self.rng.choice(kinds)
-        async with self.router.session(tenant) as session:
-            await doing(session)
-        self.did[doing.__name__] += 1
-
-    async def check(self, session: Session, *, primary: bool = False) -> None:
-        """Read all rows and assert that they belong to the session's tenant."""
-        rows = await session.fetch_all("SELECT tenant FROM owned", primary=primary)
-        assert {row.tenant for row in rows} == {session.tenant}
-
-    async def read(self, session: Session) -> None:
-        await self.check(session)
-        await self.check(session, primary=self.rng.random() < 0.5)
-
-    async def write(self, session: Session) -> None:
-        insert = "INSERT INTO owned VALUES (:t, 1)"
-        await session.execute(insert, {"t": session.tenant})
-        await session.execute_many(insert, [{"t": session.tenant}] * 2)
-        await self.check(session)
-
-    async def undone(self, session: Session) -> None:
-        async with session.transaction() as tx:
-            await tx.execute("INSERT INTO owned VALUES ('nobody', 2)")
-            await tx.rollback()
-        async with session.transaction(readonly=True) as tx:
-            rows = await tx.fetch_all("SELECT tenant FROM owned")
-            assert {row.tenant for row in rows} == {session.tenant}
-
-    async def fail(self, session: Session) -> None:
-        with pytest.raises(errors.InvalidStatement):
-            await session.fetch_all("SELECT nope FROM owned")
-        with contextlib.suppress(ZeroDivisionError):
-            async with session.transaction() as tx:
-                await tx.execute("INSERT INTO owned VALUES ('nobody', 3)")
-                raise ZeroDivisionError
-
-    async def cancelled(self, session: Session) -> None:
-        async def work() -> None:
-            if self.rng.random() < 0.5:
-                await session.fetch_all("SELECT tenant FROM owned")
-            else:
-                async with session.transaction() as tx:
-                    await tx.execute("INSERT INTO owned VALUES ('nobody', 4)")
-                    await asyncio.sleep(1)
-
-        task = asyncio.create_task(work())
-        await asyncio.sleep(self.rng.uniform(0, 0.02))
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    async def spoil(self, session: Session) -> None:
-        """Leave state on the connection by text, as a careless application would."""
-        other = self.rng.choice(CROWD)
-        spoilers = {
-            "postgresql": [
-                f"SET search_path = {other}, public",
-                "CREATE TEMP TABLE owned AS SELECT 'temporary' AS tenant, 5 AS n",
-                "SELECT pg_advisory_lock(:n)",
-                "SET default_transaction_read_only = on",
-                f"SELECT set_config('search_path', '{other}', false)",
-                "SET statement_timeout = 1",
-            ],
-            "mysql": [
-                f"USE {self.engine.prefix}_{other}",
-                "CREATE TEMPORARY TABLE owned AS SELECT 'temporary' AS tenant, 5 AS n",
-                "SELECT GET_LOCK('x', 0)",
-                "SET @tenant = 'somebody'",
-                "SET SESSION TRANSACTION READ ONLY",
-            ],
-            "sqlite": [
-                "CREATE TEMP TABLE owned AS SELECT 'temporary' AS tenant, 5 AS n",
-                "PRAGMA query_only = ON",
-            ],
-        }
-        text = self.rng.choice(spoilers[self.engine.dialect])
-        given = {"n": self.rng.randrange(1_000_000)} if ":n" in text else None
-        await session.execute(text, given, primary=True)
-
-    async def streamed(self, session: Session) -> None:
-        async with contextlib.aclosing(session.stream("SELECT tenant FROM owned", batch=2)) as rows:
-            async for row in rows:
-                assert row.tenant == session.tenant
-                if self.rng.random() < 0.3:
-                    break
-
-    async def orm(self, session: Session) -> None:
-        from sqlalchemy import column, select, table
-
-        owned = table("owned", column("tenant"))
-        async with session.orm(readonly=self.rng.random() < 0.5) as orm:
-            assert set(await orm.scalars(select(owned.c.tenant))) == {session.tenant}
-        assert await session.fetch_value(select(owned.c.tenant).limit(1)) == session.tenant
-
-
-async def test_nothing_leaks_between_many_tenants(crowd: Engine) -> None:
-    """Twenty tenants, three connections a node, forty tasks, every abuse: each sees its own rows only."""
-    seed = random.randrange(1_000_000)
-    rng = random.Random(seed)
-    done: Counter[str] = Counter()
-    async with crowd.open(
-        CROWD, connections=MOST, defaults={"timeouts": {"acquire": "30s"}, "consistency": "session"}
-    ) as router:
-        heard = Recorder(router)
-
-        async def task(number: int) -> None:
-            visitor = Visitor(router, crowd, random.Random(seed + number))
-            for _ in range(STEPS):
-                await visitor.visit()
-            done.update(visitor.did)
-
-        results = await asyncio.gather(*(task(number) for number in range(TASKS)), return_exceptions=True)
-        failures = [each for each in results if each is not None]
-        assert not failures, f"seed {seed}: {failures[:3]}"
-        assert sum(done.values()) == TASKS * STEPS
-        assert len(done) == 8
-        await crowd.settle()
-        for tenant in rng.sample(CROWD, 10):
-            for given in ({}, {"primary": True}):
-                rows = await router.fetch_all("SELECT DISTINCT tenant FROM owned", tenant=tenant, **given)
-                assert [row.tenant for row in rows] == [tenant]
-        pools = router.status().pools
-        assert all(pool.in_use == 0 and pool.waiting == 0 and pool.size <= pool.max for pool in pools)
-        if crowd.dialect != "sqlite":
-            assert len(pools) == 1 + len(crowd.replicas)  # all tenants share the pools of the nodes
-        assert heard.of(ConnectionOpened)
-
-
-# --- bindings --------------------------------------------------------------------------------------------
+from router import errors
+from router.errors import DatabaseNotFound, PoolDeadlock, RouterError
+from router.events import ConnectionClosed, ConnectionOpened
+from tests.engines import SERVED, Engine, PostgresqlSchemas, Recorder, only
 
 
 @only("postgresql-schema", "mariadb")
@@ -248,15 +69,85 @@ async def test_session_state_is_undone_before_the_next_lease(engine: Engine) -> 
             assert await router.fetch_value(look, tenant=tenant, primary=True) == clean
 
 
-@only("postgresql")
+@SERVED
 async def test_a_tenant_that_holds_all_its_connections_keeps_nobody_else_from_theirs(engine: Engine) -> None:
-    """With a database for each tenant every one has a pool of its own (fault case 30)."""
-    async with engine.open(connections=2) as router, AsyncExitStack() as held:
-        for _ in range(2):
+    """A fifth of a node's connections is never one tenant's, wherever its rows are (fault case 30)."""
+    most = {"limits": {}}
+    async with engine.open(connections=5, defaults=most) as router, AsyncExitStack() as held:
+        for _ in range(4):
             await held.enter_async_context(router.session("acme").transaction())
-        with pytest.raises(PoolTimeout, match="Held by acme"):
-            async with router.session("acme", timeout=0.2).transaction():
+        with pytest.raises(PoolDeadlock, match=r"each of the 4 connections that tenant 'acme' may have"):
+            async with router.session("acme").transaction():
                 pass
         for _ in range(20):
             async with router.session("globex").transaction() as tx:
                 assert await tx.fetch_value("SELECT 1") == 1
+        assert max(each.size for each in router.status().budgets) <= 5
+
+
+@pytest.mark.parametrize("bare", [False, True])
+async def test_what_an_orm_session_leaves_behind_is_undone(engine: Engine, bare: bool) -> None:
+    """A temporary table that shadows a tenant's is gone for the next request, and so is a setting."""
+    name = engine.name()
+    settings = {"postgresql": "SET search_path = pg_catalog", "mysql": "SET autocommit = 0"}
+    async with engine.open(connections=1) as router:
+        await router.execute(f"CREATE TABLE {name} (who VARCHAR(20))", tenant="acme")
+        for text in (
+            f"CREATE TEMPORARY TABLE {name} AS SELECT 'a shadow' AS who",
+            settings.get(engine.dialect, "PRAGMA query_only = ON"),
+        ):
+            async with router.session("acme") as session, session.orm() as orm:
+                if bare:  # SQLAlchemy has a way of its own for these
+                    own = await orm.connection(execution_options={"no_parameters": True})
+                    await own.exec_driver_sql(text)
+                else:
+                    await orm.execute(plain(text))
+                await orm.commit()
+            assert await router.fetch_all(f"SELECT who FROM {name}", tenant="acme", primary=True) == []
+            await router.execute(f"INSERT INTO {name} VALUES ('acme')", tenant="acme")
+            await router.execute(f"DELETE FROM {name}", tenant="acme")
+
+
+@only("postgresql-schema")
+async def test_a_connection_that_an_orm_session_has_lent_is_closed(engine: Engine) -> None:
+    """What is done on the driver's own connection is seen by nobody."""
+    name = engine.name()
+    async with engine.open(connections=1) as router:
+        await router.execute(f"CREATE TABLE {name} (who VARCHAR(20))", tenant="acme")
+        async with router.session("acme") as session, session.orm() as orm:
+            lent = await (await orm.connection()).get_raw_connection()
+            assert lent.driver_connection is not None
+            await lent.driver_connection.execute(f"CREATE TEMP TABLE {name} AS SELECT 'a shadow' AS who")
+            await orm.commit()
+        assert await router.fetch_all(f"SELECT who FROM {name}", tenant="acme", primary=True) == []
+
+
+async def test_an_orm_session_without_such_texts_costs_no_connection(engine: Engine) -> None:
+    """Neither what it reads and writes nor its savepoints are reasons to close one."""
+    name = engine.name()
+    async with engine.open(connections=1) as router:
+        await router.execute(f"CREATE TABLE {name} (who VARCHAR(20))", tenant="acme")
+        heard = Recorder(router)
+        who = table(name, column("who"))
+        for _ in range(3):
+            async with router.session("acme") as session, session.orm() as orm:
+                await orm.execute(insert(who).values(who="acme"))
+                async with orm.begin_nested():
+                    assert set(await orm.scalars(select(who.c.who))) == {"acme"}
+                await orm.commit()
+        assert not heard.of(ConnectionOpened)
+        assert not heard.of(ConnectionClosed)
+
+
+@only("postgresql-schema")
+async def test_a_connection_that_was_cut_is_not_bound_along_with_a_statement(engine: Engine) -> None:
+    """The binding is left to what finds the connection closed, and says so."""
+    async with engine.open(connections=1) as router:
+        await router.fetch_all("SELECT 1", tenant="acme", primary=True)
+        executor = router._executor
+        assert executor is not None
+        target, other = executor.target("acme", None), executor.target("globex", None)
+        lease = await target.lease(target.backend.cluster.primary, executor.clock() + 5)
+        lease.connection.terminate()
+        assert lease.connection.bind_along(lease.pool.endpoint, other.binding) is False
+        lease.release()

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from router.config import audits, caches, clusters, consoles, keys, places
+from router.config import audits, caches, clusters, consoles, keys, stores, tables
+from router.config.admission import WAITS, Admission, unknown, wrong_waits
+from router.config.catalog import CatalogConfig, PatternConfig
 from router.config.models import (
     CacheConfig,
     ClusterConfig,
     RouterFile,
     SettingsConfig,
-    TenantFile,
     TokensConfig,
 )
 from router.config.observability import ObservabilityConfig
+from router.config.patterns import Pattern, pattern_of
 from router.config.problems import Found, Loc, Report, dig
 from router.config.references import expand
 from router.config.salvage import Salvaged, salvage
 from router.config.section import Section
-from router.config.values import NO_SCHEMAS, Config, Settings, TenantConfig, settle
+from router.config.stores import SecretsConfig
+from router.config.values import Config, TenantConfig, settle
 from router.errors import Problem
-from router.identifiers import shown
+from router.pacing import paced
 
-_SETTINGS = frozenset(SettingsConfig.model_fields)
+_PLACING = ("engine", "pooler", "database", "row_setting")  # of a cluster: what its tenants depend on
 
 Model = TypeVar("Model", bound=Section)
 
@@ -37,42 +38,53 @@ Model = TypeVar("Model", bound=Section)
 class Assembly:
     """Hold the state of one load. First :meth:`router`, then :meth:`tenant` for each, then :meth:`config`."""
 
-    def __init__(self, folder: Path, known_engines: frozenset[str]) -> None:
+    def __init__(
+        self, folder: Path, known_engines: frozenset[str], functions: Collection[str] | None = None
+    ) -> None:
         self.folder = folder
         self.warnings: list[Problem] = []
         self._known_engines = known_engines
+        self._functions = functions
+        self._stored: list[stores.Used] = []
         self._file: RouterFile | None = None
         self._clusters: dict[str, ClusterConfig] = {}
-        self._cluster_names: frozenset[str] | None = None  # None: not known, router.yaml cannot be read
         self._defaults = SettingsConfig()
         self._tiers: dict[str, SettingsConfig] = {}
-        self._tier_names: frozenset[str] | None = None
         self._tenants: dict[str, TenantConfig] = {}
-        self._claims = places.Claims()
-        self._settled: dict[str | None, Settings] = {}  # of tenants without settings of their own, by tier
-        self._interned: dict[Settings, Settings] = {}
+        self._admission = Admission(folder)  # that knows of nothing, if router.yaml cannot be read
 
     def router(self, data: Any, report: Report) -> None:
         """Take the data of router.yaml."""
         data = self._expanded(data, report)
         self._file = self._validated(RouterFile, data, report)
         data = _mapping(data)
-        self._cluster_names = _names(data.get("clusters"))
-        self._tier_names = _names(data.get("tiers", {}))
         for name, section in _mapping(data.get("clusters")).items():
             self._cluster(name, salvage(ClusterConfig, section, self.folder), report)
         self._defaults = self._salvaged_settings(data.get("defaults", {}))
         for name, section in _mapping(data.get("tiers")).items():
             self._tiers[name] = self._salvaged_settings(section)
         self._check_waits(report)
+        self._check_stores(data.get("secrets"), report)
         self._check_keys(data.get("tokens"), report)
         self._check_cache(data.get("cache"), report)
         self._check_observability(data.get("observability"), report)
+        self._admission = Admission(
+            self.folder,
+            self._clusters,
+            _names(data.get("clusters")),
+            self._tiers,
+            _names(data.get("tiers", {})),
+            self._defaults,
+            self._tenants,
+        )
+        self._admission.patterns = tuple(self._patterns(data.get("patterns"), report))
+        self._check_table(data.get("catalog"), _names(data.get("clusters")), report)
 
     def _cluster(self, name: str, salvaged: Salvaged[ClusterConfig], report: Report) -> None:
         cluster = salvaged.section
         if cluster is None:
             return
+        self._stored += [(("clusters", name, *loc), part) for loc, part in clusters.stored(cluster)]
         flaws = salvaged.tellable(clusters.check(cluster, self.folder, self._known_engines))
         for found in flaws:
             report.add(found._replace(loc=("clusters", name, *found.loc)))
@@ -86,11 +98,21 @@ class Assembly:
         return salvage(SettingsConfig, data, self.folder).section or SettingsConfig()
 
     def _check_waits(self, report: Report) -> None:
-        if _wrong_waits(settle((self._defaults,))):
-            report.add(_WAITS._replace(loc=("defaults", "retries")))
+        if wrong_waits(settle((self._defaults,))):
+            report.add(WAITS._replace(loc=("defaults", "retries")))
         for name, tier in self._tiers.items():
-            if "retries" in tier.model_fields_set and _wrong_waits(settle((self._defaults, tier))):
-                report.add(_WAITS._replace(loc=("tiers", name, "retries")))
+            if "retries" in tier.model_fields_set and wrong_waits(settle((self._defaults, tier))):
+                report.add(WAITS._replace(loc=("tiers", name, "retries")))
+
+    def _check_stores(self, data: Any, report: Report) -> None:
+        salvaged = salvage(SecretsConfig, {} if data is None else data, self.folder)
+        if salvaged.section is None:
+            return
+        found = stores.check(salvaged.section, self._stored, self.folder, self._functions)
+        for each in salvaged.tellable(found):
+            report.add(each)
+        for each in stores.remarks(salvaged.section, self._stored):
+            self.warnings.append(report.problem(each))
 
     def _check_keys(self, data: Any, report: Report) -> None:
         tokens = None if data is None else salvage(TokensConfig, data, self.folder).section
@@ -121,71 +143,64 @@ class Assembly:
         for found in (*consoles.remarks(console, in_file=in_file), *audits.remarks(audit, in_file=in_file)):
             self.warnings.append(report.problem(found._replace(loc=("observability", *found.loc))))
 
+    def _patterns(self, data: Any, report: Report) -> Iterator[Pattern]:
+        """Yield the patterns that can be read; what else is wrong with one was told with the whole."""
+        for index, section in enumerate(data if isinstance(data, list) else ()):
+            salvaged = salvage(PatternConfig, section, self.folder)
+            if salvaged.section is None:
+                continue
+            told: list[Found] = []
+            pattern = pattern_of(index, salvaged.section, self.folder, told)
+            if pattern is not None and not told and not salvaged.removed:
+                told += self._admission.flaws(pattern)
+            for found in salvaged.tellable(told):
+                report.add(found._replace(loc=("patterns", index, *found.loc)))
+            if pattern is not None:
+                yield pattern
+
+    def _check_table(self, data: Any, known: frozenset[str] | None, report: Report) -> None:
+        catalog = None if data is None else salvage(CatalogConfig, data, self.folder).section
+        for found in () if catalog is None else tables.flaws(catalog, self.folder):
+            report.add(found._replace(loc=("catalog", *found.loc)))
+        if catalog is None or catalog.table is None:
+            return
+        table = catalog.table
+        if known is not None and table.cluster not in known:
+            report.add(unknown("cluster", table.cluster, known, "catalog", "table"))
+        for found in tables.check(table, self._clusters):
+            report.add(found._replace(loc=("catalog", "table", *found.loc)))
+
     def tenant(self, data: Any, expected: str, report: Report) -> None:
         """Take the data of one tenant, whose id must be ``expected``."""
-        data = self._expanded(data, report)
-        before = len(report.problems)
-        tenant = self._validated(TenantFile, data, report)
-        self._check_names(_mapping(data), expected, report)
-        whole = Salvaged(tenant, ()) if tenant else salvage(TenantFile, data, self.folder)
-        tenant = whole.section
-        cluster = self._clusters.get(tenant.cluster) if tenant else None
-        if tenant is None or cluster is None:
-            return
-        self._check_place(whole, tenant, cluster, report)
-        settings = self._settings(tenant)
-        if "retries" in tenant.model_fields_set and _wrong_waits(settings):
-            report.add(_WAITS._replace(loc=("retries",)))
-        if len(report.problems) == before:
-            self._tenants[tenant.tenant] = self._kept(tenant, cluster, settings)
+        found = self._admission.admit(self._expanded(data, report), expected, report)
+        if found is not None:
+            self._tenants[found.tenant] = found
 
-    def _check_names(self, data: Mapping[str, Any], expected: str, report: Report) -> None:
-        """Check the names in a tenant's file, whatever else is wrong with it."""
-        name, cluster, tier = data.get("tenant"), data.get("cluster"), data.get("tier")
-        if isinstance(name, str) and name != expected:
-            remedy = f"Rename the file to {shown(name)}.yaml, or write tenant: {shown(expected)}"
-            report.add(Found(("tenant",), f"is {shown(name)}, but the name is {shown(expected)}", remedy))
-        for what, chosen, known in (
-            ("cluster", cluster, self._cluster_names),
-            ("tier", tier, self._tier_names),
-        ):
-            if isinstance(chosen, str) and known is not None and chosen not in known:
-                report.add(_unknown(what, chosen, known))
+    def unaffected(self, before: Config) -> dict[str, TenantConfig]:
+        """Return the tenants of an earlier load that mean the same if their files have not changed."""
+        if self._file is None or self._file.defaults != before.defaults:
+            return {}
+        clusters = {
+            name
+            for name, cluster in self._clusters.items()
+            if (other := before.clusters.get(name)) is not None
+            and all(getattr(cluster, each) == getattr(other, each) for each in _PLACING)
+        }
+        tiers = {None, *(name for name, tier in self._tiers.items() if before.tiers.get(name) == tier)}
+        found = {
+            name: tenant
+            for name, tenant in paced(before.tenants.items())
+            if tenant.cluster in clusters and tenant.tier in tiers
+        }
+        self._admission.share({id(each.settings): each.settings for each in paced(found.values())}.values())
+        return found
 
-    def _check_place(
-        self, salvaged: Salvaged[TenantFile], tenant: TenantFile, cluster: ClusterConfig, report: Report
-    ) -> None:
-        flaws = salvaged.tellable(places.check(tenant, cluster))
-        for found in flaws:
-            report.add(found)
-        if not flaws and (other := self._claims.claim(report.file, tenant, cluster)):
-            loc = ("schema",) if tenant.isolation == "schema" else ("database",)
-            message = f"is a place that {other} has too: each tenant would see the other's rows"
-            report.add(Found(loc, message, "Give each tenant a database or schema of its own"))
-
-    def _settings(self, tenant: TenantFile) -> Settings:
-        plain = _SETTINGS.isdisjoint(tenant.model_fields_set)
-        if plain and (known := self._settled.get(tenant.tier)) is not None:
-            return known
-        tier = self._tiers.get(tenant.tier or "", SettingsConfig())
-        settings = settle((self._defaults, tier, tenant))
-        settings = self._interned.setdefault(settings, settings)
-        if plain:
-            self._settled[tenant.tier] = settings
-        return settings
-
-    def _kept(self, tenant: TenantFile, cluster: ClusterConfig, settings: Settings) -> TenantConfig:
-        """Return what is kept of a tenant: small, and sharing what is equal."""
-        return TenantConfig(
-            tenant=tenant.tenant,
-            cluster=sys.intern(tenant.cluster),
-            isolation=sys.intern(tenant.isolation),
-            database=tenant.database or (cluster.database if tenant.isolation == "schema" else None),
-            schema=tenant.schema_,
-            schemas=MappingProxyType(tenant.schemas) if tenant.schemas else NO_SCHEMAS,
-            tier=sys.intern(tenant.tier) if tenant.tier else None,
-            settings=settings,
-        )
+    def keep(self, tenant: TenantConfig) -> bool:
+        """Take a tenant as it was before; tell whether nobody else has its place by now."""
+        if not self._admission.keep(tenant):
+            return False
+        self._tenants[tenant.tenant] = tenant
+        return True
 
     def config(self) -> Config:
         """Return the configuration; only when nothing was told to be wrong."""
@@ -199,7 +214,10 @@ class Assembly:
             source=self.folder,
             tokens=self._file.tokens,
             cache=self._file.cache,
+            secrets=self._file.secrets,
             observability=self._file.observability,
+            catalog=self._file.catalog,
+            admission=self._admission,
         )
 
     def _expanded(self, data: Any, report: Report) -> Any:
@@ -226,14 +244,9 @@ def _kept(loc: Loc) -> bool:
         caches.KEY,
         audits.KEY,
         consoles.TOKEN,
+        stores.TOKEN,
+        stores.SECRET_ID,
     )
-
-
-_WAITS = Found((), "has a min_wait above its max_wait", "Lower min_wait or raise max_wait")
-
-
-def _wrong_waits(settings: Settings) -> bool:
-    return settings.retry_min_wait > settings.retry_max_wait
 
 
 def _mapping(data: Any) -> Mapping[str, Any]:
@@ -246,10 +259,3 @@ def _names(data: Any) -> frozenset[str] | None:
 
 def _is_text(key: object) -> bool:
     return isinstance(key, str)
-
-
-def _unknown(what: str, name: str, known: frozenset[str]) -> Found:
-    close = get_close_matches(name, known, n=1)
-    remedy = f"Did you mean {close[0]!r}? " if close else ""
-    remedy += f"Known are: {', '.join(sorted(map(shown, known))[:20]) or 'none'}"
-    return Found((what,), f"{shown(name)} is not in router.yaml", remedy)

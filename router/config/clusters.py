@@ -9,7 +9,7 @@ from pathlib import Path
 
 from router.config.models import ClusterConfig, CredentialsConfig, LoginConfig, NodeConfig
 from router.config.problems import Found, Loc
-from router.config.references import SecretReference
+from router.config.references import SecretReference, Stored
 from router.identifiers import InvalidName, check_physical_name, shown
 
 KNOWN_ENGINES = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
@@ -192,20 +192,30 @@ def _check_tls_files(cluster: ClusterConfig, folder: Path) -> Iterator[Found]:
 
 def _secrets(cluster: ClusterConfig) -> Iterator[tuple[Loc, SecretReference]]:
     for loc, node in node_locs(cluster):
+        if isinstance(node.username, SecretReference):
+            yield (*loc, "username"), node.username
         if node.password is not None:
             yield (*loc, "password"), node.password
         if node.url is not None and node.url.password is not None:
             yield (*loc, "url"), node.url.password
-    for role in ("writer", "reader"):
+    for role in ("writer", "reader", "monitor"):
         login: LoginConfig | None = getattr(cluster.credentials, role, None)
+        if login is not None and isinstance(login.username, SecretReference):
+            yield ("credentials", role, "username"), login.username
         if login is not None and login.password is not None:
             yield ("credentials", role, "password"), login.password
 
 
 def _check_secrets(cluster: ClusterConfig) -> Iterator[Found]:
     for loc, secret in _secrets(cluster):
-        if (flaw := secret.flaw()) is not None:
+        if (flaw := secret.flaw(given=secret.stored)) is not None:
             yield Found(loc, flaw.fact, flaw.remedy)
+
+
+def stored(cluster: ClusterConfig) -> Iterator[tuple[Loc, Stored]]:
+    """Yield what the logins of ``cluster`` need of stores, with the way to it."""
+    for loc, secret in _secrets(cluster):
+        yield from ((loc, part) for part in secret.stored)
 
 
 def remarks(cluster: ClusterConfig) -> Iterator[Found]:

@@ -6,10 +6,10 @@ import re
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from router.config.problems import Flaw
-from router.config.references import Expanded
+from router.config.references import Expanded, SecretReference
 from router.config.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 from router.identifiers import check_logical_name, check_physical_name, check_tenant_id
 
@@ -44,6 +44,19 @@ def _text(value: object) -> object:
     return value
 
 
+def _login_name(value: object) -> object:
+    if isinstance(value, SecretReference):
+        return value
+    if not isinstance(value, str):
+        raise Flaw("must be text", "Write it in quotes")
+    return _text(value)
+
+
+def _key(value: object) -> object:
+    """Return a key as text: most are numbers, which YAML reads as such."""
+    return str(value) if type(value) is int else value
+
+
 def _scalar(value: object) -> object:
     if isinstance(value, str | int | float | bool):
         return value
@@ -55,12 +68,6 @@ def _setting(value: object) -> object:
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(_scalar(value))
-
-
-def _isolation(value: object) -> object:
-    if value == "row":
-        raise Flaw("row is not available in this version", "Choose database or schema")
-    return value
 
 
 def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -105,6 +112,12 @@ Weight = Annotated[
 ]
 Natural = Annotated[int, BeforeValidator(_number), _numeric({"type": "integer", "minimum": 0})]
 Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
+LoginName = Annotated[
+    str | SecretReference,
+    PlainValidator(_login_name),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+]
 Host = Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string", "minLength": 1})]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Scalar = Annotated[
@@ -113,7 +126,18 @@ Scalar = Annotated[
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
 Setting = Annotated[str, BeforeValidator(_setting), WithJsonSchema({"type": ["string", "number", "boolean"]})]
-Isolation = Annotated[Literal["database", "schema"], BeforeValidator(_isolation)]
+Isolation = Literal["database", "schema", "row"]
+SettingName = Annotated[
+    str,
+    Field(pattern=r"^[a-z_][a-z0-9_]{0,30}\.[a-z_][a-z0-9_]{0,30}$"),
+]
+Key = Annotated[
+    str,
+    Field(max_length=200),
+    BeforeValidator(_text),
+    BeforeValidator(_key),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
 TenantId = Annotated[str, BeforeValidator(check_tenant_id), _named("[a-z0-9][a-z0-9_-]{0,62}")]
 PhysicalName = Annotated[str, BeforeValidator(check_physical_name), _named("[a-z_][a-z0-9_]{0,62}")]
 ExtensionSchema = Annotated[str, BeforeValidator(_public_name), _named("[a-z_][a-z0-9_]{0,62}")]

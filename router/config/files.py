@@ -51,6 +51,13 @@ def _read(path: str | Path, limit: int) -> bytes | None:
         os.close(descriptor)
 
 
+def stamp_of(path: str) -> tuple[int, int]:
+    """Return a number that is another one once a file was changed, and when it was, in nanoseconds."""
+    state = os.stat(path)
+    changed = max(state.st_mtime_ns, state.st_ctime_ns)
+    return hash((state.st_dev, state.st_ino, state.st_size, changed)), changed
+
+
 def readable_by_all(path: str | Path) -> bool:
     """Say whether every user of the machine may read the file at ``path``."""
     try:

@@ -1,4 +1,7 @@
-"""The configuration as it is written: one model for each section. The JSON Schema is made from these."""
+"""The configuration as it is written: one model for each section. The JSON Schema is made from these.
+
+Longer than other modules: what is written in one file is described in one.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from router.config.catalog import CatalogConfig, PatternConfig
 from router.config.fields import (
     Duration,
     ExtensionSchema,
     Fingerprint,
     Host,
     Isolation,
+    Key,
     LogicalName,
+    LoginName,
     Natural,
     PhysicalName,
     Port,
     PositiveDuration,
     Scalar,
     Setting,
+    SettingName,
     Size,
     TenantId,
     Text,
@@ -28,11 +35,12 @@ from router.config.fields import (
 from router.config.observability import ObservabilityConfig
 from router.config.references import SecretReference
 from router.config.section import Section
+from router.config.stores import SecretsConfig
 from router.config.urls import ServerUrl
 from router.consistency import Consistency, Otherwise
 
 TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-Pooler = Literal["transaction"]
+Pooler = Literal["pgbouncer-transaction"]
 Broadcast = Literal["none", "alone", "redis", "postgresql"]
 Balancing = Literal["weighted_random", "round_robin", "least_in_flight", "power_of_two"]
 
@@ -40,10 +48,10 @@ Balancing = Literal["weighted_random", "round_robin", "least_in_flight", "power_
 class LoginConfig(Section):
     """Name a database user and where its password comes from."""
 
-    username: Text
-    """Name of the database user."""
+    username: LoginName
+    """Name of the database user; where a store gives it with the password, ${vault:PATH#username}."""
     password: SecretReference | None = None
-    """Best as ${env:NAME} or ${file:PATH}; read anew for each connection."""
+    """Best as ${env:NAME}, ${file:PATH}, ${vault:PATH#FIELD}, ${aws:NAME} or ${call:NAME}."""
 
 
 class CredentialsConfig(Section):
@@ -69,14 +77,19 @@ class TlsConfig(Section):
     key: Text | None = None
     """File of the client's private key."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the files that are named."""
+        return tuple(filter(None, (self.ca, self.certificate, self.key)))
+
 
 class ConnectionsConfig(Section):
-    """Bound the connections of each pool: one for each node, database and user."""
+    """Bound the connections to each node, over all its databases and users."""
 
     min: Annotated[Natural, Field(ge=0, le=10_000)] = 0
     """Kept open."""
     max: Annotated[Natural, Field(ge=1, le=10_000)] = 10
-    """Never exceeded."""
+    """Never exceeded by one process; the router's probes come on top, one connection for each node."""
     idle: PositiveDuration = Field(default="10m", validate_default=True)
     """An unused connection above min is closed after this time."""
     lifetime: PositiveDuration = Field(default="30m", validate_default=True)
@@ -133,7 +146,7 @@ class NodeConfig(Section):
     """Share of reads among the replicas."""
     zone: Text | None = None
     """Where the server stands, such as an availability zone."""
-    username: Text | None = None
+    username: LoginName | None = None
     """Instead of the cluster's credentials, on this node."""
     password: SecretReference | None = None
     """Of username."""
@@ -173,7 +186,7 @@ class ClusterConfig(Section):
     tls: TlsConfig = TlsConfig()
     """How connections are encrypted."""
     connections: ConnectionsConfig = ConnectionsConfig()
-    """Bounds of each pool: one for each node, database and user."""
+    """Bounds of what is connected to each node."""
     lag: LagConfig = LagConfig()
     """How late a replica may be."""
     checks: ChecksConfig = ChecksConfig()
@@ -191,12 +204,21 @@ class ClusterConfig(Section):
     resolve_commits: bool = False
     """PostgreSQL only: learn each transaction's number at its begin, and ask for its outcome if need be."""
     pooler: Pooler | None = None
-    """PostgreSQL only: transaction, if the nodes are PgBouncers that lend a session for one transaction."""
+    """PostgreSQL only: if the nodes are PgBouncers that lend a session for one transaction."""
+    row_setting: SettingName = "app.tenant"
+    """PostgreSQL only: the setting that row security policies of tenants with isolation: row compare with."""
 
     @property
     def nodes(self) -> tuple[NodeConfig, ...]:
         """Return all nodes, the primary first."""
         return (self.primary, *self.replicas)
+
+    @property
+    def logins(self) -> tuple[LoginConfig, ...]:
+        """Return every login that is configured, once each."""
+        monitor = None if self.credentials is None else self.credentials.monitor
+        given = [self.login(node, writer=writer) for node in self.nodes for writer in (True, False)]
+        return tuple(dict.fromkeys(login for login in (*given, monitor) if login is not None))
 
     def tls_mode(self, node: NodeConfig) -> TlsMode:
         """Return the mode for ``node``: its own, the cluster's, or the default for where it is."""
@@ -290,6 +312,21 @@ class SlowRuleConfig(Section):
     """A request with such a statement that takes longer is reported."""
 
 
+class LimitsConfig(Section):
+    """Bound what one tenant takes of what it shares with others; each process counts by itself."""
+
+    connections: Annotated[Natural, Field(ge=1, le=10_000)] | None = None
+    """Held at once on a node; if set nowhere all but a fifth, unless the tenant is alone on the cluster."""
+    waiting: Annotated[Natural, Field(ge=0, le=100_000)] | None = None
+    """How many of its requests may wait for a connection on a node; as the node's if set nowhere."""
+    weight: Annotated[Weight, Field(gt=0)] | None = None
+    """Share of a node's time while others wait as well; 1 if set nowhere."""
+    rate: Annotated[float, Field(gt=0, le=1_000_000, strict=False)] | None = None
+    """Requests that it may send to the databases in a second; no bound if set nowhere."""
+    burst: Annotated[Natural, Field(ge=1, le=1_000_000)] | None = None
+    """And so many at once after a quiet time; as many as rate allows in a second if set nowhere."""
+
+
 class SettingsConfig(Section):
     """Hold what defaults, tiers and tenants may set; the tenant wins over its tier, and that over all."""
 
@@ -307,6 +344,8 @@ class SettingsConfig(Section):
     """How often failed requests are tried."""
     cache: CachingConfig = CachingConfig()
     """Which reads are answered from memory."""
+    limits: LimitsConfig = LimitsConfig()
+    """What it may take of what it shares with others."""
     audit: bool | None = None
     """Whether writes are recorded, where observability.audit says how; yes if set nowhere."""
 
@@ -319,15 +358,21 @@ class TenantFile(SettingsConfig):
     cluster: LogicalName
     """One of the clusters in router.yaml."""
     isolation: Isolation
-    """schema: the tenant has a schema in a shared database; database: it has a database of its own."""
+    """database: it has one of its own; schema: a schema in a shared one; row: rows in shared tables."""
     database: PhysicalName | None = None
-    """Its database; with isolation: schema the cluster's if left out."""
-    schema_: PhysicalName | None = Field(default=None, alias="schema")
-    """Its schema, with isolation: schema."""
+    """Its database; with isolation: schema or row the cluster's if left out."""
+    schema_: ExtensionSchema | None = Field(default=None, alias="schema")
+    """Its schema, with isolation: schema; with isolation: row the one that the shared tables are in."""
+    key: Key | None = None
+    """With isolation: row, the value that its rows have; the tenant's id if left out."""
+    role: PhysicalName | None = None
+    """The database's role that its statements run as; the login must be a member of it."""
     schemas: dict[LogicalName, PhysicalName] = Field(default={})
     """Further schemas (on MySQL and SQLite: databases) by the name the application uses."""
     tier: LogicalName | None = None
     """One of the tiers in router.yaml."""
+    suspended: bool = False
+    """Whether its requests are refused for now."""
 
 
 class TokensConfig(Section):
@@ -378,8 +423,14 @@ class RouterFile(Section):
     """What every tenant inherits."""
     tiers: dict[LogicalName, SettingsConfig] = Field(default={})
     """Named sets of settings that tenants may choose."""
+    patterns: Annotated[tuple[PatternConfig, ...], Field(strict=False, max_length=100)] = ()
+    """Tenants that follow a rule and have no file; the first that accepts an id counts."""
+    catalog: CatalogConfig = CatalogConfig()
+    """Where tenants are looked up that have no file and fit no pattern."""
     tokens: TokensConfig | None = None
     """How tokens are signed; without it sessions give none."""
+    secrets: SecretsConfig = SecretsConfig()
+    """Where passwords are kept that are written as ${vault:...}, ${aws:...} or ${call:...}."""
     cache: CacheConfig = CacheConfig()
     """How much is kept in memory, and how processes hear of each other's writes."""
     observability: ObservabilityConfig = ObservabilityConfig()

@@ -86,11 +86,16 @@ class Document:
 
 def read(path: str, file: str) -> Document:
     """Read the YAML file at ``path``; ``file`` is its name in messages. Raises nothing: see ``problems``."""
+    text = text_of(path, file)
+    return read_string(text, file) if isinstance(text, str) else text
+
+
+def text_of(path: str, file: str) -> str | Document:
+    """Return the text of a file, or what is wrong with it."""
     try:
-        text = read_text(path, MAX_BYTES)
+        return read_text(path, MAX_BYTES)
     except Flaw as flaw:
         return Document(file, problems=[Problem(file, 0, 0, f"the file {flaw.fact}", flaw.remedy)])
-    return read_string(text, file)
 
 
 def read_string(text: str, file: str) -> Document:

@@ -2,15 +2,17 @@
 
 ``$${`` stands for a literal ``${``. In a password the reference is kept and read anew for each connection,
 so that a rotated secret is used without a restart; elsewhere it is resolved when the configuration is loaded.
+Logins may also name what a store keeps, as ``${vault:PATH#FIELD}``; only the running router asks for that.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import GetCoreSchemaHandler, ValidationInfo
@@ -80,7 +82,40 @@ class File(NamedTuple):
         return f"${{file:{self.path}}}"
 
 
-Part = Literal | Environment | File
+class Stored(NamedTuple):
+    """Name a secret in a store that has to be asked for it, and a field of it; ``None`` for all of it."""
+
+    store: str
+    path: str
+    field: str | None
+
+    @property
+    def source(self) -> str:
+        """Return the secret's name with its store, without the field: what is read at once."""
+        return f"${{{self.store}:{self.path}}}"
+
+    def read(self) -> str | Flaw:
+        """Return the flaw that it cannot be read here: only a router that runs asks a store."""
+        return Flaw(
+            f"is kept by a store ({self.store}), which is asked for logins to databases only",
+            "Write ${env:NAME} or ${file:PATH} here",
+        )
+
+    def __str__(self) -> str:
+        return self.source if self.field is None else f"{self.source[:-1]}#{self.field}}}"
+
+
+Part = Literal | Environment | File | Stored
+
+NONE: Mapping[Stored, Secret] = MappingProxyType({})
+STORES = ("vault", "aws", "call")
+_STORED = {
+    # without "..", so that a path is what a policy of the store says of it
+    "vault": re.compile(r"(?!.*\.\.)[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_. -]+)+"),
+    "aws": re.compile(r"[A-Za-z0-9/_+=.@:-]{1,2048}"),
+    "call": re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}"),
+}
+_FIELD = re.compile(r"[^\x00-\x1f\x7f#]{1,255}")
 
 
 def parse_template(text: str, folder: Path) -> tuple[Part, ...]:
@@ -110,15 +145,35 @@ def _reference(body: str | None, folder: Path) -> Part:
         return Environment(name, Secret(default) if has_default else None)
     if kind == "file" and rest:
         return File(os.path.abspath(folder / rest))
+    if kind in STORES:
+        return _stored(kind, rest)
     raise Flaw(
         "has a reference that is not understood",
-        "Write ${env:NAME}, ${env:NAME:-default} or ${file:PATH}, and $${ for a literal ${",
+        "Write ${env:NAME}, ${env:NAME:-default} or ${file:PATH}, for a login also ${vault:PATH#FIELD}, "
+        "${aws:NAME#FIELD} or ${call:NAME}, and $${ for a literal ${",
     )
 
 
-def resolve_template(parts: tuple[Part, ...]) -> str:
-    """Return the text that ``parts`` make now; raise :class:`Flaw` for what cannot be read."""
-    texts = [part.read() for part in parts]
+def _stored(kind: str, rest: str) -> Stored:
+    path, has_field, field = rest.partition("#")
+    if _STORED[kind].fullmatch(path) and (_FIELD.fullmatch(field) if has_field else kind != "vault"):
+        return Stored(kind, path, field or None)
+    remedy = {
+        "vault": "Write ${vault:PATH#FIELD}, such as ${vault:secret/data/app#password}",
+        "aws": "Write ${aws:NAME} or, for a field of a JSON text, ${aws:NAME#FIELD}",
+        "call": "Write ${call:NAME} or ${call:NAME#FIELD}",
+    }
+    raise Flaw(f"has a reference to {kind} that is not understood", remedy[kind])
+
+
+def resolve_template(parts: tuple[Part, ...], given: Mapping[Stored, Secret] = NONE) -> str:
+    """Return the text that ``parts`` make now, with what stores have ``given``.
+
+    Raises :class:`Flaw` for what cannot be read.
+    """
+    texts = [
+        given[part].reveal() if isinstance(part, Stored) and part in given else part.read() for part in parts
+    ]
     flaw = next((text for text in texts if isinstance(text, Flaw)), None)
     if flaw is not None:
         del texts  # a traceback that shows locals must not show what was read
@@ -135,6 +190,11 @@ class SecretReference:
 
     parts: tuple[Part, ...]
 
+    @property
+    def stored(self) -> tuple[Stored, ...]:
+        """Return the parts that a store keeps."""
+        return tuple(part for part in self.parts if isinstance(part, Stored))
+
     @classmethod
     def parse(cls, text: str | Secret, folder: Path = Path()) -> SecretReference:
         """Return the reference that ``text`` writes; a :class:`Secret` is taken literally.
@@ -145,16 +205,21 @@ class SecretReference:
             return cls((Literal(text),))
         return cls(parse_template(text, folder))
 
-    def resolve(self) -> Secret:
-        """Return the secret as it is now; raise :class:`ConfigurationError` if it cannot be read."""
-        flaw = self.flaw()
+    def resolve(self, given: Mapping[Stored, Secret] = NONE) -> Secret:
+        """Return the secret as it is now, with what stores have ``given`` for it.
+
+        Raises :class:`ConfigurationError` if it cannot be read.
+        """
+        flaw = self.flaw(given)
         if flaw is None:
-            return Secret(resolve_template(self.parts))
+            return Secret(resolve_template(self.parts, given))
         raise ConfigurationError([Problem(str(self), 0, 0, flaw.fact, flaw.remedy)])
 
-    def flaw(self) -> Flaw | None:
-        """Return why the secret cannot be read now, or ``None`` if it can."""
+    def flaw(self, given: Container[Stored] = ()) -> Flaw | None:
+        """Return why the secret cannot be read now, even if stores have ``given`` these parts of it."""
         for part in self.parts:
+            if isinstance(part, Stored) and part in given:
+                continue
             if isinstance(answer := part.read(), Flaw):
                 return answer
         return None
@@ -198,7 +263,8 @@ class Expanded(str):
 def expand(data: Any, folder: Path, kept: Callable[[Loc], bool], found: list[Found], loc: Loc = ()) -> Any:
     """Return ``data`` with the references in its text resolved; those at the places that are ``kept`` stay.
 
-    What cannot be resolved is told in ``found``.
+    A username that a store keeps becomes a :class:`SecretReference`. What cannot be resolved is told in
+    ``found``.
     """
     if isinstance(data, str):
         return _expanded(data, folder, found, loc) if "${" in data else data
@@ -215,9 +281,12 @@ def expand(data: Any, folder: Path, kept: Callable[[Loc], bool], found: list[Fou
     return data
 
 
-def _expanded(text: str, folder: Path, found: list[Found], loc: Loc) -> str:
+def _expanded(text: str, folder: Path, found: list[Found], loc: Loc) -> str | SecretReference:
     try:
-        return Expanded(resolve_template(parse_template(text, folder)))
+        reference = SecretReference(parse_template(text, folder))
+        if reference.stored and loc[-1:] == ("username",):
+            return reference
+        return Expanded(resolve_template(reference.parts))
     except Flaw as flaw:
         found.append(Found(loc, flaw.fact, flaw.remedy))
     return text

@@ -6,20 +6,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from router.config.catalog import CatalogConfig
 from router.config.models import (
     AutoCacheConfig,
     CacheConfig,
     CacheRuleConfig,
     ClusterConfig,
+    LoginConfig,
     SettingsConfig,
     SlowRuleConfig,
     TokensConfig,
 )
 from router.config.observability import AuditConfig, ObservabilityConfig
+from router.config.references import SecretReference, Stored
+from router.config.stores import SecretsConfig
 from router.consistency import Bounded, Consistency, Otherwise
 from router.errors import Problem
+
+if TYPE_CHECKING:
+    from router.config.admission import Admission
 
 NO_SCHEMAS: Mapping[str, str] = MappingProxyType({})  # shared: most tenants have none
 _BOUNDED = Bounded(seconds=5.0)  # if set nowhere
@@ -53,6 +60,17 @@ class SlowRule:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """Hold what one tenant may take on a node; ``None`` where nothing is set. ``rate`` is by the second."""
+
+    connections: int | None = None
+    waiting: int | None = None
+    weight: float = 1.0
+    rate: float | None = None
+    burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Hold the settings in force for a tenant; times in seconds. Equal ones are one object in a Config."""
 
@@ -71,6 +89,7 @@ class Settings:
     cache_rules: tuple[CacheRule, ...] = ()
     cache_auto: AutoCache | None = None
     cache_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    limits: TenantLimits = TenantLimits()
     audit: bool = True  # where it is configured how
     slow_least: float = field(init=False)  # no request that takes less is slow, whatever its statement
 
@@ -90,9 +109,10 @@ class Settings:
 class TenantConfig:
     """Describe one tenant, checked; slotted, since there may be 100,000 of them.
 
-    ``isolation`` is ``database`` or ``schema``. ``schemas`` maps names that the application uses to physical
-    ones. ``schema`` is ``None`` with isolation by database; ``database`` is ``None`` only on MySQL with
-    isolation by schema, where a schema is a database.
+    ``isolation`` is ``database``, ``schema`` or ``row``. ``schemas`` maps names that the application uses to
+    physical ones. ``schema`` is ``None`` with isolation by database; ``database`` is ``None`` only on MySQL
+    with isolation by schema, where a schema is a database. ``row`` is the setting that row security policies
+    look at, and its value.
     """
 
     tenant: str
@@ -103,6 +123,9 @@ class TenantConfig:
     schemas: Mapping[str, str]
     tier: str | None
     settings: Settings
+    role: str | None = None
+    row: tuple[str, str] | None = None
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +137,7 @@ class Config:
 
     clusters: Mapping[str, ClusterConfig]
     tenants: Mapping[str, TenantConfig]
+    admission: Admission  # by which further tenants are taken in
     defaults: SettingsConfig = field(default_factory=SettingsConfig)
     tiers: Mapping[str, SettingsConfig] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
@@ -121,7 +145,32 @@ class Config:
     version: int = 1
     tokens: TokensConfig | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
+    secrets: SecretsConfig = field(default_factory=SecretsConfig)
     observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
+    catalog: CatalogConfig = field(default_factory=CatalogConfig)
+
+    @property
+    def logins(self) -> tuple[LoginConfig, ...]:
+        """Return who the router connects as, on all clusters."""
+        return tuple(login for cluster in self.clusters.values() for login in cluster.logins)
+
+    @property
+    def stored(self) -> tuple[Stored, ...]:
+        """Return what logins need of stores, each once."""
+        found = [
+            part
+            for login in self.logins
+            for each in (login.username, login.password)
+            if isinstance(each, SecretReference)
+            for part in each.stored
+        ]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the files that it depends on beside its folder's: certificates, and lists of tenants."""
+        found = (each for cluster in self.clusters.values() for each in cluster.tls.files)
+        return tuple(dict.fromkeys((*found, *(each.file for each in self.admission.patterns if each.file))))
 
     def unaudited(self) -> Config:
         """Return the same without a record of writes: for who only looks, and must not begin a journal."""
@@ -135,6 +184,7 @@ class Config:
 def settle(sections: Sequence[SettingsConfig]) -> Settings:
     """Return the settings in force where ``sections`` are given weakest first."""
     chosen: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     dependencies: dict[str, tuple[str, ...]] = {}
     for section in sections:
         times, retries, fresh, slow = (
@@ -162,10 +212,13 @@ def settle(sections: Sequence[SettingsConfig]) -> Settings:
             "audit": section.audit,
         }
         dependencies |= section.cache.dependencies
+        limits |= section.limits.model_dump(exclude_none=True)
         chosen |= {name: value for name, value in given.items() if value is not None}
     bounded = Bounded(chosen.pop("seconds", _BOUNDED.seconds), chosen.pop("size", _BOUNDED.size))
     declared = tuple(sorted(dependencies.items()))
-    return Settings(bounded=bounded, cache_dependencies=declared, **chosen)  # as in the models
+    return Settings(
+        bounded=bounded, cache_dependencies=declared, limits=TenantLimits(**limits), **chosen
+    )  # as in the models
 
 
 def _rule(rule: CacheRuleConfig) -> CacheRule:
