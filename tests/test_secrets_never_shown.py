@@ -24,6 +24,7 @@ import pytest
 from router import Router, errors, events
 from router.config import Config, parse
 from router.errors import RouterError
+from tests import vaults
 from tests.doubles import PASSWORD, Server, opened
 from tests.engines import Engine, Recorder
 from tests.servers.passwords import CANARY
@@ -384,6 +385,56 @@ async def test_a_password_by_url_env_or_file_is_not_shown(
                 heard = Recorder(router)
                 await haul.error("file is gone", lambda: router.execute("SELECT 1", tenant="acme"))
                 _told(heard, haul)
+
+
+def _kept(router: Router, haul: Haul) -> None:
+    """Add what is known of secrets in stores, and what reads them."""
+    assert router._keeper is not None
+    for entry in router._keeper._entries.values():
+        haul.add("entry", vars(entry))
+    for store in router._keeper._stores.values():
+        haul.add("store", vars(store))
+    haul.add("secrets", router.config.secrets)
+    haul.texts.append(("JSON of secrets", router.config.secrets.model_dump_json()))
+
+
+@on("postgresql")
+@pytest.mark.parametrize("name", ["${vault:secret/data/app#password}", "${aws:app#password}", "${call:app}"])
+async def test_a_password_from_a_store_is_not_shown(
+    engine: Engine, haul: Haul, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Neither is the token that it was asked for with, nor what a store says that refuses it."""
+    vaults.aws_keys(monkeypatch)
+    password = str(engine.server.primary.password("router_app"))
+    refused = False
+
+    def function() -> str:
+        if refused:
+            raise ValueError(f"{password} is not right")
+        return password
+
+    with vaults.running(vaults.Vault()) as vault, vaults.running(vaults.Aws()) as aws:
+        vault.kv["secret/data/app"] = {"password": password}
+        aws.secrets["app"] = json.dumps({"password": password})
+        approle = {"auth": "approle", "role_id": "router", "secret_id": vaults.SECRET_ID}
+        section = {
+            "vault": {"address": vault.address, **approle},
+            "aws": {"region": "eu-test-1", "endpoint": aws.address},
+        }
+        login = {"username": "router_app", "password": name}
+        config = engine.config(cluster={"credentials": {"writer": login}}, secrets=section)
+        async with Router.open(config, secrets={"app": function}) as router:
+            assert await router.fetch_value("SELECT 1", tenant="acme", primary=True) == 1
+            _shown(router, config, haul)
+            _kept(router, haul)
+        refused = vault.sealed = True
+        aws.refusal = "AccessDeniedException"
+        async with Router.open(config, secrets={"app": function}) as router:
+            heard = Recorder(router)
+            await haul.error(name, lambda: router.execute("SELECT 1", tenant="acme", primary=True))
+            _shown(router, config, haul)
+            _kept(router, haul)
+            _told(heard, haul)
 
 
 def test_a_refused_configuration_shows_no_password(haul: Haul) -> None:

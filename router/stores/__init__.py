@@ -1,0 +1,1 @@
+"""Stores of secrets: Vault or OpenBao, AWS Secrets Manager, functions of the application; what they gave."""
