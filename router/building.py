@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from router import events
-from router.audit.audit import Audit
-from router.auditing import place_of
 from router.backend import Access, Backend
 from router.balancing import Policy
-from router.cache.broadcast import Alone, Broadcast, Nobody, OnLost, OnMessage
-from router.cache.cache import Cache
-from router.cache.envelope import Seal
-from router.cache.remote import Remote
-from router.cache.tier import Tier
-from router.config import CacheConfig, ClusterConfig, Config, LoginConfig, NodeConfig, RemoteCacheConfig
+from router.config import ClusterConfig, Config, LoginConfig, NodeConfig
 from router.credentials import Credentials, Passwords
 from router.drivers import tls
 from router.drivers.driver import Login, Setup
 from router.drivers.registry import driver_for
+from router.errors import ConfigurationError, Problem
 from router.execution import Executor
 from router.health import Health
 from router.holding import Patience
-from router.metrics import BUCKETS, Metrics
-from router.planner import Planner
+from router.pacing import paced
 from router.pools.bounds import Limits
 from router.pools.registry import Pools
 from router.servers import Rules
-from router.slowlog import SlowLog
 from router.standing import Limits as Lateness
-from router.tokens import Tokens
-from router.topology import Cluster, Engine, Node, Role
+from router.stores.aws import Aws
+from router.stores.calls import Calls, Function
+from router.stores.keeper import Failure, Keeper
+from router.stores.store import Store
+from router.stores.vault import Vault
+from router.topology import Cluster, Node, Role
 
+_FILES = 100  # SQLite: files that are open at once for each node, if nothing else is configured
 _QUICK = 0.1  # seconds between probes after a sign of change
 
 
@@ -43,23 +43,75 @@ _QUICK = 0.1  # seconds between probes after a sign of change
 class Clocks:
     """Hold the two clocks: only the monotonic one measures, the other dates what is told."""
 
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+
+def keeper(
+    config: Config,
+    functions: Mapping[str, Function],
+    emit: Callable[[events.Event], None],
+    clocks: Clocks,
+    rng: random.Random,
+) -> Keeper:
+    """Return what keeps the secrets that stores give; nothing is asked before a connection needs it."""
+    given = config.secrets
+
+    def failed(failure: Failure) -> None:
+        emit(events.SecretFailed(clocks.wall(), *failure))
+
+    stores: dict[str, Store] = {
+        "vault": Vault(given.vault, config.source, clocks.monotonic),
+        "aws": Aws(given.aws),
+        "call": Calls(functions),
+    }
+    return Keeper(stores, given.refresh, given.timeout, clock=clocks.monotonic, rng=rng, failed=failed)
 
 
 def backends(
-    config: Config, pools: Pools, emit: Callable[[events.Event], None], clocks: Clocks, rng: random.Random
+    config: Config,
+    pools: Pools,
+    passwords: Passwords,
+    emit: Callable[[events.Event], None],
+    clocks: Clocks,
+    rng: random.Random,
+    *,
+    further: bool,
 ) -> dict[str, Backend]:
-    """Return the backend of every cluster, by its name."""
-    longest: dict[str, float] = {}
-    passwords = Passwords(emit, clocks.wall)
-    for tenant in config.tenants.values():
-        limit = tenant.settings.statement_timeout
-        longest[tenant.cluster] = max(longest.get(tenant.cluster, limit), limit)
+    """Return the backend of every cluster, by its name; ``further`` if there are tenants without a file."""
+    most, single = longest(config, further=further), lonely(config, further=further)
     return {
-        name: backend(name, cluster, config.source, pools, passwords, emit, clocks, rng, longest.get(name))
+        name: backend(
+            name,
+            cluster,
+            config.source,
+            pools,
+            passwords,
+            emit,
+            clocks,
+            rng,
+            most.get(name),
+            alone=name in single,
+        )
         for name, cluster in config.clusters.items()
     }
+
+
+def longest(config: Config, *, further: bool) -> dict[str, float]:
+    """Return the most that a statement of each cluster's tenants may take, in seconds."""
+    found = dict.fromkeys(config.clusters, config.admission.longest) if further else {}
+    for tenant in paced(config.tenants.values()):
+        limit = tenant.settings.statement_timeout
+        found[tenant.cluster] = max(found.get(tenant.cluster, limit), limit)
+    return found
+
+
+def lonely(config: Config, *, further: bool) -> set[str]:
+    """Return the clusters that serve one tenant only."""
+    if further:
+        return set()
+    tenants = Counter(tenant.cluster for tenant in paced(config.tenants.values()))
+    return {name for name, count in tenants.items() if count == 1}
 
 
 def backend(
@@ -72,15 +124,18 @@ def backend(
     clocks: Clocks,
     rng: random.Random,
     longest: float | None = None,
+    *,
+    alone: bool = False,
 ) -> Backend:
-    """Return the backend of one cluster; ``longest`` is the most that a statement of its tenants may take."""
+    """Return the backend of one cluster; ``longest`` is the most that a statement of its tenants may take.
+
+    ``alone`` says that it serves one tenant only.
+    """
     described, driver = cluster(name, config), driver_for(config.engine)
     configured = [config.primary, *(config.replicas or (config.primary,) * config.readers)]
     setup = _setup(config, longest)
     access = {
-        node.name: _access(config, configured[index], folder, setup, passwords, driver_limit=1)
-        if config.engine == "sqlite"
-        else _access(config, configured[index], folder, setup, passwords)
+        node.name: _access(config, configured[index], folder, setup, passwords)
         for index, node in enumerate(described.nodes)
     }
     health = Health(
@@ -101,6 +156,7 @@ def backend(
         policy=Policy(config.balancing),
         patience=Patience(config.failover.hold, config.failover.waiting),
         extensions=config.extensions,
+        alone=alone,
         clock=clocks.monotonic,
         rng=rng,
     )
@@ -159,7 +215,7 @@ def _node(cluster_name: str, config: NodeConfig, role: Role, name: str | None = 
 def _setup(config: ClusterConfig, longest: float | None) -> Setup:
     # Later than any client's deadline, so that it ends only what the client could not cancel.
     wall = None if longest is None else longest + max(1.0, longest / 10)
-    return Setup(wall, config.resolve_commits, config.pooler == "transaction")
+    return Setup(wall, config.resolve_commits, config.pooler is not None)
 
 
 def _access(
@@ -168,24 +224,45 @@ def _access(
     folder: Path,
     setup: Setup,
     passwords: Passwords,
-    driver_limit: int | None = None,
 ) -> Access:
     monitor = config.credentials.monitor if config.credentials is not None else None
-    context = tls.context(
-        config.tls_mode(node_config),
-        ca=_file(folder, config.tls.ca),
-        certificate=_file(folder, config.tls.certificate),
-        key=_file(folder, config.tls.key),
-    )
-    limits = config.connections
-    most = limits.max if driver_limit is None else driver_limit
+    context = _tls(config, node_config, folder)
     return Access(
-        _login(config.login(node_config, writer=True), passwords),
-        _login(config.login(node_config, writer=False), passwords),
-        None if monitor is None else _login(monitor, passwords),
+        login(config.login(node_config, writer=True), passwords),
+        login(config.login(node_config, writer=False), passwords),
+        None if monitor is None else login(monitor, passwords),
         context,
-        Limits(min(limits.min, most), most, limits.idle, limits.lifetime, limits.waiting, limits.leak_after),
+        _limits(config),
         setup,
+    )
+
+
+def _tls(config: ClusterConfig, node_config: NodeConfig, folder: Path) -> Any:
+    try:
+        return tls.context(
+            config.tls_mode(node_config),
+            ca=_file(folder, config.tls.ca),
+            certificate=_file(folder, config.tls.certificate),
+            key=_file(folder, config.tls.key),
+        )
+    except OSError as error:  # as of OpenSSL, which shows nothing of what it has read
+        fact = f"cannot be used: {error.strerror or type(error).__name__}"
+        remedy = "Put a certificate there, and the key that belongs to it"
+        raise ConfigurationError([Problem(", ".join(config.tls.files), 0, 0, fact, remedy)]) from None
+
+
+def _limits(config: ClusterConfig) -> Limits:
+    given, sqlite = config.connections, config.engine == "sqlite"
+    # a file has one writer, and a reader of its own for each of the nodes that stand for replicas
+    most = _FILES if sqlite and "max" not in given.model_fields_set else given.max
+    return Limits(
+        given.min,
+        most,
+        given.idle,
+        given.lifetime,
+        given.waiting,
+        given.leak_after,
+        1 if sqlite else inf,
     )
 
 
@@ -193,129 +270,26 @@ def _file(folder: Path, name: str | None) -> str | None:
     return None if name is None else str(folder / name)
 
 
-def _login(config: LoginConfig | None, passwords: Passwords) -> Login:
-    """Return a login that reads the password anew at each connect."""
+def login(config: LoginConfig | None, passwords: Passwords) -> Login:
+    """Return a login whose password is read anew, or asked for, at each connect."""
     if config is None:
         return Login("", _nothing)
-    credentials = Credentials.of(config)
+    account = passwords.account(Credentials.of(config))
 
     async def password() -> str:
-        return passwords.read(credentials)
+        return (await account.fetch()).password.reveal()
 
-    return Login(credentials.username, password)
+    return Login(str(config.username), password, account)
 
 
 async def _nothing() -> str:
     return ""
 
 
-def tokens(config: Config, wall: Callable[[], float]) -> Tokens | None:
-    """Return what signs and reads tokens, with the keys as they are now; ``None`` if none is configured."""
-    if config.tokens is None:
-        return None
-    return Tokens([key.resolve() for key in config.tokens.keys], config.tokens.lifetime, wall)
-
-
-def audited(config: Config) -> bool:
-    """Tell whether writes are recorded."""
-    given = config.observability.audit
-    return given.trail is not None or given.outbox is not None
-
-
-def audit(config: Config, executor: Executor, emit: Callable[[events.Event], None], clocks: Clocks) -> Audit:
-    """Return what records writes; raises AuditUnavailable if its journal cannot be begun."""
-    given = config.observability.audit
-    return Audit(given, config.source, partial(place_of, executor), emit, clocks.wall)
-
-
-def cache(
-    config: Config, backends: Mapping[str, Backend], emit: Callable[[events.Event], None], clocks: Clocks
-) -> Cache:
-    """Return the cache; it does nothing before it is used."""
-    given = config.cache
-
-    def forgotten(tenant: str | None, reason: str) -> None:
-        emit(events.CacheFlushed(clocks.wall(), tenant, reason))
-
-    return Cache(
-        size=given.size,
-        entries=given.entries,
-        largest=given.largest,
-        broadcasts=partial(_broadcasts, config, backends, clocks.monotonic),
-        tier=None if given.remote is None or not given.size else _tier(given, given.remote, emit, clocks),
-        clock=clocks.monotonic,
-        forgotten=forgotten,
-    )
-
-
-def _tier(
-    config: CacheConfig, remote: RemoteCacheConfig, emit: Callable[[events.Event], None], clocks: Clocks
-) -> Tier:
-    """Return the tier that processes share; its connections follow when they are needed."""
-
-    def changed(usable: bool, error: str) -> None:
-        emit(events.CacheTierChanged(clocks.wall(), usable, error))
-
-    return Tier(
-        Remote(
-            remote.url.resolve(),
-            prefix=remote.prefix,
-            limit=remote.wait,
-            largest=config.largest,
-            clock=clocks.monotonic,
-            on_state=changed,
-        ),
-        Seal(remote.key.resolve().reveal().encode()),
-        largest=config.largest,
-        clock=clocks.monotonic,
-        wall=clocks.wall,
-    )
-
-
-def _broadcasts(
-    config: Config,
-    backends: Mapping[str, Backend],
-    clock: Callable[[], float],
-    on_message: OnMessage,
-    on_lost: OnLost,
-) -> dict[str, Broadcast]:
-    """Return by what each cluster's writes are told to other processes."""
-    kind, remote = config.cache.broadcast, config.cache.remote
-    shared: Broadcast = Alone(clock) if kind == "alone" else Nobody()
-    if kind == "redis" and remote is not None and config.cache.size:
-        from router.cache.broadcast_redis import RedisBroadcast
-
-        shared = RedisBroadcast(
-            remote.url.resolve(), prefix=remote.prefix, clock=clock, on_message=on_message, on_lost=on_lost
-        )
-    found: dict[str, Broadcast] = dict.fromkeys(backends, shared)
-    if kind == "postgresql" and config.cache.size:
-        from router.cache.broadcast_postgresql import PostgresqlBroadcast
-
-        for name, backend in backends.items():
-            if backend.cluster.engine == Engine.POSTGRESQL:
-                database = config.clusters[name].database or _first_database(config, name)
-                found[name] = PostgresqlBroadcast(
-                    partial(backend.link, database), clock=clock, on_message=on_message, on_lost=on_lost
-                )
-    return found
-
-
-def _first_database(config: Config, cluster_name: str) -> str:
-    """Return the database that all processes meet in: NOTIFY is heard in one only."""
-    return min(each.database or "" for each in config.tenants.values() if each.cluster == cluster_name)
-
-
-def metrics(config: Config, clock: Callable[[], float]) -> Metrics:
-    """Return what counts; it sees the parts once they are there."""
-    given = config.observability.metrics
-    return Metrics(
-        tenants=given.tenants,
-        always=given.always,
-        buckets=given.buckets or BUCKETS,
-        workers=None if given.workers is None else config.source / given.workers,
-        clock=clock,
-    )
+def control(config: Config, cluster_name: str) -> str:
+    """Return the database of the table of tenants, if it is on this cluster."""
+    table = config.catalog.table
+    return table.database if table is not None and table.cluster == cluster_name else ""
 
 
 def any_database(config: Config, cluster_name: str, executor: Executor) -> str:
@@ -324,11 +298,4 @@ def any_database(config: Config, cluster_name: str, executor: Executor) -> str:
     for tenant in config.tenants.values():
         if tenant.cluster == cluster_name:
             return executor.target(tenant.tenant, None).database
-    return database or ""
-
-
-def plan(config: Config, executor: Executor, slowlog: SlowLog, pools: Pools, rng: random.Random) -> None:
-    """Have plans asked for beside all requests, if the configuration says so."""
-    rules = config.observability.slow.explain
-    if rules is not None:
-        pools.beside(Planner(rules, executor, slowlog, rng).run(), "router planner")
+    return database or control(config, cluster_name)

@@ -10,6 +10,7 @@ import pytest
 from router import building
 from router.balancing import Policy
 from router.config import parse
+from router.credentials import Passwords
 from router.pools.registry import Pools
 from router.topology import Role
 
@@ -18,7 +19,10 @@ def backend(section: dict[str, Any], folder: Path) -> Any:
     config = parse({"version": 1, "clusters": {"main": section}}, folder)
     pools = Pools(emit=lambda event: None, clock=time.monotonic, wall=time.time, rng=random.Random(1))
     clocks = building.Clocks(time.monotonic, time.time)
-    return building.backends(config, pools, lambda event: None, clocks, random.Random(1))["main"]
+    keeper = building.keeper(config, {}, lambda event: None, clocks, random.Random(1))
+    passwords = Passwords(lambda event: None, time.time, keeper)
+    given = config, pools, passwords, lambda event: None, clocks, random.Random(1)
+    return building.backends(*given, further=False)["main"]
 
 
 def served(**more: Any) -> dict[str, Any]:
@@ -113,5 +117,6 @@ def test_sqlite_has_one_writer_and_readers(tmp_path: Path) -> None:
     made = backend(section, tmp_path)
     assert [node.name for node in made.cluster.replicas] == ["reader-1", "reader-2", "reader-3"]
     assert {node.path for node in made.cluster.nodes} == {str(tmp_path / "data")}
-    assert {(access.limits.min, access.limits.max) for access in made._access.values()} == {(1, 1)}
+    limits = {(access.limits.min, access.limits.max, access.limits.each) for access in made._access.values()}
+    assert limits == {(2, 9, 1)}  # of all files, and of each
     assert made.cluster.replicas_current
