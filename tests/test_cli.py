@@ -175,7 +175,7 @@ def test_explain_names_everything() -> None:
     assert list(value) == [
         "tenant", "schema", "cluster", "database", "physical_schema", "role", "node", "candidates",
         "reason", "kind", "tables", "functions", "fingerprint", "normalized",
-        "notes", "nodes", "cacheable", "uncached", "ttl", "depends",
+        "notes", "nodes", "cacheable", "uncached", "ttl", "depends", "runs_as", "rows",
     ]  # fmt: skip
     assert (value["schema"], value["physical_schema"]) == ("analytics", "acme_analytics")
     assert (value["database"], value["functions"]) == ("app", ["lower"])
@@ -186,6 +186,23 @@ def test_explain_speaks_to_people() -> None:
     found = run(*EXPLAIN, "DELETE FROM t").stdout
     assert re.search(r"^role +primary *$", found, re.MULTILINE)
     assert re.search(r"^reason +write +It changes rows\. *$", found, re.MULTILINE)
+
+
+def test_explain_says_whose_rows_they_are(tmp_path: Path) -> None:
+    """A tenant by row, or with a role, is shown with what its sessions are bound to."""
+    cluster = {"engine": "postgresql", "primary": {"host": "127.0.0.1"}, "database": "app"}
+    cluster["credentials"] = {"writer": {"username": "app"}}
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "router.yaml").write_text(json.dumps({"version": 1, "clusters": {"main": cluster}}))
+    tenant = {"tenant": "acme", "cluster": "main", "isolation": "row", "key": 4711, "role": "shop"}
+    (tmp_path / "tenants" / "acme.yaml").write_text(json.dumps(tenant))
+    asked = ("explain", "--tenant", "acme", "--config", str(tmp_path), "SELECT 1")
+    found = run(*asked).stdout
+    assert re.search(r"^physical schema +\(none: by the user's search path\) *$", found, re.MULTILINE)
+    assert re.search(r"^rows +app\.tenant = 4711 *$", found, re.MULTILINE)
+    assert re.search(r"^runs as +shop *$", found, re.MULTILINE)
+    value = json.loads(run(*asked, "--json").stdout)
+    assert (value["rows"], value["runs_as"], value["physical_schema"]) == ("app.tenant = 4711", "shop", None)
 
 
 def test_explain_takes_declarations() -> None:

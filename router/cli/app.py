@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,19 +12,30 @@ from typing import Annotated
 import typer
 
 import router
-from router.cli import slow, top
+from router import onboarding
+from router.cli import slow, status, top
 from router.cli.audit import audit
 from router.cli.caches import cache
 from router.cli.guard import Code, guarded
+from router.cli.kept import read_all, show_readings, stand_ins
 from router.cli.options import AsJson, ConfigPath, lines
 from router.cli.screen import console, printable, write_json
 from router.cli.serving import serve_demo
-from router.cli.views import counted, show_explanation, show_pings, show_problems, show_standings
+from router.cli.tenants import tenants
+from router.cli.views import (
+    counted,
+    show_explanation,
+    show_pings,
+    show_problems,
+    show_row_findings,
+    show_standings,
+)
 from router.config import Config, json_schema, load
 from router.consistency import Consistency
 from router.drivers.registry import engines
 from router.errors import ConfigurationError, Problem
 from router.router import Router
+from router.row_security import RowFinding
 from router.status import Explanation, Ping
 
 
@@ -57,9 +69,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(tenants)
 app.add_typer(cache)
 slow.register(app)
 top.register(app)
+status.register(app)
 app.add_typer(audit)
 
 
@@ -91,38 +105,75 @@ def start(
 
 @app.command(
     epilog=lines(
-        "[bold]Example[/bold]",
+        "[bold]Examples[/bold]",
         "  $ router check config",
         "  config/router.yaml:7:13 clusters.main.engine is 'postgres'. Choose one of mariadb, ...",
+        "  $ router check config --rows --shared public.countries",
+        "  main/app public.orders has no row security. ALTER TABLE ... ENABLE ROW LEVEL SECURITY, ...",
+        "  $ router check config --secrets",
     )
 )
 @guarded
 def check(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(help="The folder that holds router.yaml.")] = Path("config"),
+    rows: Annotated[
+        bool,
+        typer.Option("--rows", help="Also ask the databases of tenants by row where row security fails."),
+    ] = False,
+    shared: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCHEMA.TABLE", help="All tenants may see it; may be repeated.", show_default=False
+        ),
+    ] = None,
+    secrets: Annotated[
+        bool,
+        typer.Option("--secrets", help="Ask Vault and AWS for every password once; none is shown."),
+    ] = False,
     as_json: AsJson = False,
 ) -> Code:
     """Check a configuration folder and list every mistake as file:line:column, with its remedy."""
+    if shared and not rows:
+        raise typer.BadParameter("--shared is for --rows. Give both, or none")
     config: Config | None = None
     problems: tuple[Problem, ...] = ()
+    found: tuple[RowFinding, ...] | None = None
     try:
         config = load(path, known_engines=engines())
     except ConfigurationError as error:
         problems = error.problems
+    if rows and config is not None:
+        found = asyncio.run(_rows(path, config.unaudited(), shared or ()))
     warnings = config.warnings if config is not None else ()
+    readings = asyncio.run(read_all(config)) if secrets and config is not None else []
+    good = not found and all(each.ok is not False for each in readings)
     if as_json:
         write_json(
             {
-                "ok": config is not None,
+                "ok": config is not None and good,
                 "problems": [problem._asdict() for problem in problems],
                 "warnings": [warning._asdict() for warning in warnings],
                 "clusters": None if config is None else len(config.clusters),
                 "tenants": None if config is None else len(config.tenants),
+                **({} if found is None else {"rows": [asdict(each) for each in found]}),
+                **({"secrets": [asdict(each) for each in readings]} if secrets else {}),
             }
         )
     else:
         _show_check(path, config, problems)
-    return Code.NO if config is None else Code.OK
+        if readings:
+            show_readings(console(), readings)
+        if found is not None:
+            show_row_findings(console(), found)
+    return Code.OK if config is not None and good else Code.NO
+
+
+async def _rows(path: Path, config: Config, shared: Sequence[str]) -> tuple[RowFinding, ...]:
+    with console(stderr=True).status("asking the databases of tenants by row"):
+        tenants = (await onboarding.every(path)).tenants  # also those that a table has
+        async with Router.open(config) as opened:
+            return await opened.check_rows(shared, tenants)
 
 
 def _show_check(path: Path, config: Config | None, problems: tuple[Problem, ...]) -> None:
@@ -214,7 +265,9 @@ def explain(
         raise typer.BadParameter("--readonly and --primary contradict each other. Give one of them")
 
     async def ask() -> Explanation:
-        async with Router.open(looking_at(config)) as opened:
+        loaded = looking_at(config)
+        async with Router.open(loaded, secrets=stand_ins(loaded)) as opened:
+            await opened.find(tenant)
             if after:
                 with console(stderr=True).status("asking every server how far it is"):
                     await opened.ready()
@@ -252,7 +305,8 @@ def ping(
     """Connect to every node and ask it for an answer; exit 1 if one does not give it."""
 
     async def ask() -> tuple[Ping, ...]:
-        async with Router.open(looking_at(config)) as opened:
+        loaded = looking_at(config)
+        async with Router.open(loaded, secrets=stand_ins(loaded)) as opened:
             with console(stderr=True).status("asking every node"):
                 return await opened.ping(timeout=timeout)
 

@@ -19,6 +19,7 @@ import typer
 
 from router.cli.scraping import flaw
 from router.errors import UsageError
+from router.picture import FORMAT
 
 VARIABLE: Final = "ROUTER_CONSOLE_TOKEN"
 """Name of the environment variable that holds the token."""
@@ -89,6 +90,18 @@ def ask(urls: Iterable[str], path: str, secret: str, timeout: float) -> list[Ans
     """Ask all processes at once, each for ``timeout`` seconds at most."""
     with ThreadPoolExecutor(32) as threads:
         return list(threads.map(partial(_ask, path=path, secret=secret, timeout=timeout), urls))
+
+
+def pictures(urls: Iterable[str], secret: str, timeout: float) -> list[Answer]:
+    """Ask all processes at once for their pictures; what is none of this version is an error."""
+    return [_read(each) for each in ask(urls, "/status", secret, timeout)]
+
+
+def _read(answer: Answer) -> Answer:
+    data: Any = answer.data
+    if answer.error is None and (not isinstance(data, dict) or data.get("format") != FORMAT):
+        return Answer(answer.url, error="answers with something else; is it of another version?")
+    return answer
 
 
 def _ask(url: str, path: str, secret: str, timeout: float) -> Answer:

@@ -30,6 +30,7 @@ from router.audit.verify import Report, lane_lines, verify_folder
 from router.audit.verify_rows import Rows, Stored
 from router.cli.auditviews import show_records, show_report
 from router.cli.guard import Code, guarded
+from router.cli.kept import stand_ins
 from router.cli.options import AsJson, ConfigPath, lines
 from router.cli.screen import console, write_json
 from router.config import OutboxConfig, SecretReference, load
@@ -167,7 +168,7 @@ async def _verify_table(
         raise UsageError("observability.audit.outbox is not set: there is no table")
     report = Report()
     rows = Rows(seal, report, heads)
-    async with Router.open(loaded.unaudited()) as opened:
+    async with Router.open(loaded.unaudited(), secrets=stand_ins(loaded)) as opened:
         session = opened.session(tenant, schema, consistency=Consistency.STRONG)
         async with session.transaction(readonly=True, isolation="repeatable read") as tx:
             total = await tx.fetch_value(count(outbox.table))

@@ -16,6 +16,7 @@ from router.cache.tally import Tally
 from router.cache.worth import main_reason
 from router.cli.cacheviews import show_flushed, show_memory, show_reach, show_tenants
 from router.cli.guard import Code, guarded
+from router.cli.kept import stand_ins
 from router.cli.options import AsJson, ConfigPath, lines
 from router.cli.scraping import Process, ask, flaw
 from router.cli.screen import console, say, write_json
@@ -67,7 +68,7 @@ def stats(
     loaded = load(config, known_engines=engines())
 
     async def look() -> tuple[Reach, list[Process]]:
-        async with Router.open(loaded.unaudited()) as opened:
+        async with Router.open(loaded.unaudited(), secrets=stand_ins(loaded)) as opened:
             with console(stderr=True).status("asking servers and processes"):
                 return await asyncio.gather(
                     opened.cache.reach(timeout=timeout), asyncio.to_thread(ask, urls, timeout)
@@ -196,15 +197,16 @@ def flush(
 async def _flush(
     config: Config, tenant: str | None, schema: str | None, tables: list[str] | None, timeout: float
 ) -> Flushed:
-    async with Router.open(config.unaudited()) as opened:
-        handle = opened.cache
+    async with Router.open(config.unaudited(), secrets=stand_ins(config)) as opened:
+        handle, own = opened.cache, None
         with console(stderr=True).status("connecting"):
             if tenant is not None:
+                own = await opened.find(tenant)
                 opened.session(tenant, schema)  # refuses one that does not exist
                 if tables:
                     await handle.ask(tenant, schema, timeout=timeout)
             reach = await handle.reach(timeout=timeout)
-        clusters = tuple(config.clusters) if tenant is None else (config.tenants[tenant].cluster,)
+        clusters = tuple(config.clusters) if own is None else (own.cluster,)
         silent = tuple(each for each in clusters if reach.broadcasts[each] in ("none", "alone"))
         if silent == clusters and reach.tier is None:
             raise UsageError(

@@ -39,6 +39,7 @@ def together(pictures: Sequence[Row]) -> Row:
             pictures, "clusters", ("name",), {"primary": min, "replicas": max, "usable": min}
         ),
         "nodes": _merged(pictures, "nodes", ("cluster", "name"), _NODE),
+        "budgets": _merged(pictures, "budgets", ("node",), _NOTHING),
         "pools": sorted(
             _merged(pictures, "pools", ("node", "database", "user"), _NOTHING),
             key=lambda row: (-row["waiting"], -row["in_use"], row["node"], row["database"]),
@@ -52,6 +53,7 @@ def together(pictures: Sequence[Row]) -> Row:
         "running": sorted(_all(pictures, "running"), key=lambda row: -row["seconds"]),
         "changes": sorted(_all(pictures, "changes"), key=lambda row: -row["at"]),
         "troubles": sorted(_all(pictures, "troubles"), key=lambda row: row["level"] != "bad"),
+        "listeners": _merged(pictures, "listeners", ("name",), {"muted": lambda one, other: one or other}),
         "cache": _cache([each["cache"] for each in pictures if each["cache"] is not None]),
     }
 

@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.live import Live
 
-from router.cli.asking import VARIABLE, Answer, Urls, ask, roots, token
+from router.cli.asking import VARIABLE, Answer, Urls, pictures, roots, token
 from router.cli.guard import Code, guarded
 from router.cli.keyboard import Keyboard, keyboard
 from router.cli.options import AsJson, lines
 from router.cli.screen import console, say, write_json
 from router.cli.topviews import SORTS, Seen, screenful
-from router.picture import FORMAT
 
 _TICK = 0.1  # seconds between two looks at whether the processes have answered
 _WATCHED = 1.0  # seconds for which a process must have counted before its rates mean something
@@ -87,14 +86,7 @@ def _once(seen: Sequence[Seen], secret: str, timeout: float, *, as_json: bool) -
 
 
 def _ask(seen: Iterable[Seen], secret: str, timeout: float) -> list[Answer]:
-    return [_read(each) for each in ask([each.url for each in seen], "/status", secret, timeout)]
-
-
-def _read(answer: Answer) -> Answer:
-    data: Any = answer.data
-    if answer.error is None and (not isinstance(data, dict) or data.get("format") != FORMAT):
-        return Answer(answer.url, error="answers with something else; is it of another version?")
-    return answer
+    return pictures([each.url for each in seen], secret, timeout)
 
 
 def note(seen: Iterable[Seen], answers: Iterable[Answer], now: float) -> None:

@@ -286,9 +286,5 @@ def _changes(rows: Sequence[Row]) -> Made:
     ]
 
 
-def _often(count: int) -> str:
-    return f"  ({count} times)" if count > 1 else ""
-
-
 def _text(text: str, style: str = "") -> Text:
     return Text(printable(text).replace("\n", " "), style)

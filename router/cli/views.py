@@ -14,6 +14,7 @@ from router.cli.screen import ROLES, printable, table
 from router.cli.sentences import SENTENCES
 from router.errors import Problem
 from router.reasons import Reason
+from router.row_security import RowFinding
 from router.status import Explanation, Ping
 
 
@@ -35,6 +36,18 @@ def show_problems(screen: Console, problems: Sequence[Problem], style: str) -> N
             screen.print(line, soft_wrap=True)
 
 
+def show_row_findings(screen: Console, found: Sequence[RowFinding]) -> None:
+    """Print one line for each place where row security does not hold."""
+    for each in found:
+        line = Text(printable(f"{each.cluster}/{each.database} {each.name}"), style="bold")
+        line.append(f" {printable(each.fact)}.", style="red")
+        line.append(f" {printable(each.remedy)}", style="not bold")
+        screen.print(line, soft_wrap=True)
+    style = "bold red" if found else "green"
+    text = f"{counted(len(found), 'flaw')} in row security" if found else "row security: nothing found"
+    screen.print(text, style=style, soft_wrap=True)
+
+
 def show_explanation(screen: Console, found: Explanation) -> None:
     """Print where a statement would go, and why."""
     role = ROLES[found.role]
@@ -42,12 +55,16 @@ def show_explanation(screen: Console, found: Explanation) -> None:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     names = ", ".join(found.candidates)
+    own = "the database is the tenant's own" if found.rows is None else "by the user's search path"
+    none = f"(none: {own})"
     rows: Iterable[tuple[str, Text]] = (
         ("tenant", Text(found.tenant, "bold")),
         ("schema", Text(found.schema or "(main)")),
         ("cluster", Text(found.cluster)),
         ("database", Text(found.database)),
-        ("physical schema", Text(found.physical_schema or "(none: the database is the tenant's own)")),
+        ("physical schema", Text(found.physical_schema or none)),
+        *((("rows", Text(printable(found.rows))),) if found.rows else ()),
+        *((("runs as", Text(found.runs_as)),) if found.runs_as else ()),
         ("role", Text(found.role, f"bold {role}")),
         ("node", Text.assemble((found.node, role), "" if len(found.candidates) == 1 else f"  (of {names})")),
         ("reason", Text.assemble((found.reason, "bold"), f"  {SENTENCES[Reason(found.reason)]}")),
