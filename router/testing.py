@@ -1,6 +1,7 @@
 """What users need for tests of their own: a clock that obeys, a record of events, a router on SQLite.
 
-``record`` shows what really happened; nothing here pretends to be a database.
+``record`` shows what really happened; nothing here pretends to be a database. ``leak_check`` looks for rows
+of other tenants, on the servers that a router is for.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from router.config import parse
 from router.dispatcher import Dispatcher
 from router.errors import UsageError
 from router.events import Event, RequestEvent, RequestFailed
+from router.leaks import LeakReport as LeakReport
+from router.leaks import leak_check as leak_check
 from router.reasons import Reason
 from router.router import Router
 from router.topology import Role
+from router.visiting import Visit as Visit
 
 E = TypeVar("E", bound=Event)
 
