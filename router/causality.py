@@ -42,6 +42,10 @@ class Causality:
         """Return the same, but what it tells goes to ``emit``."""
         return Causality(self._tokens, emit, self._clock, self._wall)
 
+    def renew(self, tokens: Tokens | None) -> None:
+        """Sign and read tokens by other keys from now on."""
+        self._tokens = tokens
+
     # --- in ----------------------------------------------------------------------------------------------
 
     def follow(self, seen: Frontier, target: Target, after: object) -> None:

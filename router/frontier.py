@@ -85,20 +85,19 @@ class Frontier:
     def _note_older(self, at: float) -> None:
         self.older, self.former = min(self.older, at), max(self.former, at)
 
-    def note_replica(self, node: Node, at: float) -> None:
-        """Take note of a read on a replica, answered at ``at``."""
+    def note_replica(self, node: Node, at: float, sent: float, began: float) -> None:
+        """Take note of a read on a replica, answered at ``at``.
+
+        What was sent before ``began``, when the present primary took over, may show what that has lost: it
+        counts as seen then as well.
+        """
         if self.replica is node:
             self.read_at = at
         elif at > self.moment:  # of two reads at the same time that went different ways
             self.moment, self.cause, self.vetted = at, _AHEAD, _NOTHING
-
-    def note_former(self, began: float) -> None:
-        """Take note that an answer may show what was there before another primary took over at ``began``.
-
-        It was asked for before, so that it counts as seen then, whenever it came.
-        """
-        self._note_older(nextafter(began, -inf))
-        self.vetted = _NOTHING
+        if began > sent:
+            self._note_older(nextafter(began, -inf))
+            self.vetted = _NOTHING
 
     def note_cached(self, node: Node, at: float, current: float) -> None:
         """Take note of an answer from memory that ``node`` gave at ``at``.

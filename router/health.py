@@ -2,6 +2,9 @@
 
 Two kinds of evidence come in: answers of servers to probes, and what requests met. A request's failure counts
 at once, a return needs a good probe. Engines without probes (SQLite) know only what requests met.
+
+Longer than other modules: whoever takes a part of this state away gives it a second writer. What is decided
+from it is elsewhere and pure: :mod:`router.standing`, :mod:`router.breaker`, :mod:`router.lineage`.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -23,6 +26,8 @@ from router.errors import (
     DatabaseNotFound,
     ReadOnlyViolation,
     RouterError,
+    SecretUnavailable,
+    ServerRemoved,
     StatementTimeout,
     TooManyConnections,
 )
@@ -36,11 +41,17 @@ _SMOOTHING = 0.2  # weight of the newest latency in the mean
 _RECENT = 0.5  # seconds; a server that answered a probe so lately is not asked because of a slow request
 _ALERT = 30.0  # seconds of quick probes after a sign of change (AWS topology monitor)
 _WANTED = 2.0  # seconds of quick probes after a read for which it was not known how far the replicas are
+_BLAMELESS = AuthenticationFailed | DatabaseNotFound | SecretUnavailable | ServerRemoved | TooManyConnections
 _UNPROVEN = ConnectError | ConnectionLost | StatementTimeout | ReadOnlyViolation  # reasons to look closer
 
 
 def _nothing(*_: object) -> None:
     """Do nothing: what nobody listens to."""
+
+
+def _same(server: Server, node: Node) -> bool:
+    """Tell whether a node is a server that is known, whatever its role."""
+    return (server.node.name, server.node.address) == (node.name, node.address)
 
 
 def _never(name: str) -> float:
@@ -103,6 +114,49 @@ class Health:
     def present(self) -> Snapshot:
         """Return the latest snapshot as it is; any thread may ask, which must not end a ban."""
         return self._snapshot
+
+    def keeps(self, cluster: Cluster) -> bool:
+        """Tell whether who leads now is among the servers that are configured otherwise.
+
+        Then all that is known of the cluster's history stays true, and :meth:`renew` may be called.
+        """
+        present = self._primary or self._servers[self.cluster.primary.name]
+        return any(_same(present, node) for node in cluster.nodes) and (
+            self.probed or present.node.name == cluster.primary.name
+        )
+
+    def renew(self, cluster: Cluster, rules: Rules) -> frozenset[Node]:
+        """Go by other servers and rules from now on; return the nodes that are none any more.
+
+        Their load is known still, for those who use them: see :meth:`forget`. A new server is used once it
+        was asked, as a replica until it is seen to lead.
+        """
+        before = {node for server in self._servers.values() for node in server.roles.values()}
+        self.cluster, self.rules = cluster, rules
+        self._servers = {node.name: self._server(node) for node in cluster.nodes}
+        self._superseded &= self._servers.keys()
+        present = {node: server for server in self._servers.values() for node in server.roles.values()}
+        for node, server in present.items():
+            self.load[node] = server.load
+        self._renew()
+        return frozenset(before - present.keys())
+
+    def _server(self, node: Node) -> Server:
+        """Return what is known of a server that is configured so now."""
+        server = self._servers.get(node.name)
+        if server is None or not _same(server, node):
+            server = Server.of(node)
+            server.node = server.roles[Role.REPLICA]
+        elif (node.weight, node.zone) != (server.node.weight, server.node.zone):
+            role = server.node.role
+            server.roles = Server.of(node).roles
+            server.node = server.roles[role]
+        return server
+
+    def forget(self, nodes: Collection[Node]) -> None:
+        """Forget nodes that :meth:`renew` has returned, once nobody uses them."""
+        for node in nodes:
+            self.load.pop(node, None)
 
     def _readmit(self) -> None:
         """End the bans whose time is up where no probe can."""
@@ -172,11 +226,11 @@ class Health:
 
     def failed(self, node: Node, error: RouterError) -> None:
         """Take note of a request's failure; only one that speaks of the node itself counts."""
-        server = self._servers[node.name]
-        if server.node is not node or not isinstance(error, _UNPROVEN):
+        server = self._servers.get(node.name)
+        if server is None or server.node is not node or not isinstance(error, _UNPROVEN):
             return  # a late message about what the node was
-        if isinstance(error, AuthenticationFailed | DatabaseNotFound | TooManyConnections):
-            return  # it answers
+        if isinstance(error, _BLAMELESS):
+            return  # it answers, or was not asked
         if isinstance(error, ConnectError):
             self._unreachable(server, error)
         elif isinstance(error, ConnectionLost) and server is not self._primary:
@@ -209,7 +263,10 @@ class Health:
 
     def suspect(self, node: Node) -> None:
         """Look at a node whose requests take unusually long: it may be frozen."""
-        seen = self._servers[node.name].seen
+        server = self._servers.get(node.name)
+        if server is None:
+            return  # it was taken out of the configuration
+        seen = server.seen
         if seen is None or self._clock() - seen.at > _RECENT:
             self.poke(node.name)
 
@@ -229,11 +286,14 @@ class Health:
 
     def follows(self, node: Node) -> bool:
         """Tell whether a replica is known to follow the present primary."""
-        return self.lineage.followed_by(self._servers[node.name])
+        server = self._servers.get(node.name)
+        return server is not None and self.lineage.followed_by(server)
 
     def noted(self, name: str, seen: Observation) -> None:
         """Take note of what a request found out when it asked a server how far it is."""
-        server = self._servers[name]
+        server = self._servers.get(name)
+        if server is None:
+            return
         if server.latest is not None and seen.at <= server.latest.at:
             return
         if seen.writable:
@@ -261,17 +321,31 @@ class Health:
             self._superseded.discard(name)
         elif seen.timeline is not None:
             self._newest = max(self._newest, seen.timeline)
+        if self._superseded:
+            self._superseded -= self._promoted_again()
         alone = self._primary is None and not self._snapshot.replicas
         self._turn(server, breaker.probed(server.breaker, self._clock(), needed=alone))
         self._renew()
         server.before = seen  # judged; further news about others do not make it go back twice
 
+    def _promoted_again(self) -> set[str]:
+        """Return who was replaced and leads again, as the last primary shows by what it has got from it.
+
+        A switch there and back between two probes looks as if they had never stepped down.
+        """
+        servers = self._servers
+        leaders = [each for each in servers.values() if each.node.role is Role.PRIMARY]
+        return {
+            name for name in self._superseded for last in leaders
+            if self.lineage.handed_back(last, servers[name])
+        }  # fmt: skip
+
     def missed(self, name: str, error: RouterError | None) -> None:
         """Take note of a probe that failed; ``None``: it was not answered in time."""
         server = self._servers[name]
         server.asked = True
-        if isinstance(error, AuthenticationFailed | DatabaseNotFound | TooManyConnections):
-            self._renew()  # it answers, if not us; what was known of it grows old by itself
+        if isinstance(error, _BLAMELESS):
+            self._renew()  # it answers, if not us, or was not asked; what was known of it grows old by itself
             return
         server.misses += 1
         self._alert_until = self._clock() + _ALERT
@@ -340,10 +414,15 @@ class Health:
             return
         for node in {*old.replicas, *new.replicas}:
             if (node in old.replicas) is not (node in new.replicas):
-                server = self._servers[node.name]
                 usable = node in new.replicas
-                why = "" if usable else self.why_not(server) or server.node.role
+                why = "" if usable else self._why_no_replica(node)
                 self._emit(events.ReplicaChanged(self._wall(), node, usable, str(why)))
+
+    def _why_no_replica(self, node: Node) -> str:
+        server = self._servers.get(node.name)
+        if server is None or node not in server.roles.values():
+            return Out.REMOVED
+        return self.why_not(server) or server.node.role
 
     def _current(self, progress: Mapping[Node, Progress]) -> float:
         """Return up to which moment every usable replica has all that was committed."""
@@ -421,7 +500,8 @@ class Health:
             was = server.node
             if was.role is not role:
                 server.node = server.roles[role]
-                if role is Role.REPLICA and (server.seen is None or server.seen.writable):
+                stepped_down = server.doubted or (server.seen is not None and not server.seen.writable)
+                if role is Role.REPLICA and not stepped_down:
                     self._superseded.add(was.name)
                 self.moved(was)
                 if server.failing:

@@ -116,6 +116,17 @@ class Lineage:
         goal = turn.history.after(moment)
         return goal is not None and reached(turn.had, goal)
 
+    def handed_back(self, last: Server, other: Server) -> bool:
+        """Tell whether the ``last`` primary follows ``other`` now: it has more than it had when it led."""
+        had, seen, leads = self.history.last, last.seen, other.seen
+        if seen is None or leads is None or seen.writable or seen.position is None or had is None:
+            return False
+        if not reached(seen.position, had) or reached(had, seen.position):
+            return False
+        if leads.position is not None and leads.position.exact:
+            return reached(leads.position, seen.position)
+        return leads.reign in seen.follows
+
     def followed_by(self, server: Server) -> bool:
         """Tell whether a replica is known to follow this primary, so that positions can be compared.
 

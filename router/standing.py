@@ -32,6 +32,7 @@ class Out(StrEnum):
     UNPROVEN = "unproven"  # another server has become the primary, and it is not known to follow that one
     OBSOLETE = "obsolete"  # takes writes although another has been promoted after it
     RIVAL = "rival"  # takes writes, and so does another: neither is known to be the newer
+    REMOVED = "removed"  # no longer configured
 
 
 @dataclass(frozen=True, slots=True)

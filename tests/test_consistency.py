@@ -18,7 +18,7 @@ from tests.servers import MariadbCluster, PostgresqlCluster
 
 SEED = 5
 OPERATIONS = {"postgresql": 7_000, "mariadb": 2_000, "sqlite": 1_000}
-CACHED = {"postgresql": (1_200, cached.ALONE), "mariadb": (600, cached.NONE), "sqlite": (600, cached.ALONE)}
+CACHED = {"postgresql": (1_200, cached.ALONE), "mariadb": (600, cached.FEW), "sqlite": (600, cached.ALONE)}
 HARM: dict[str, Any] = {"postgresql": faults.postgresql, "mariadb": faults.mariadb}
 served = pytest.mark.parametrize("stage", ["postgresql", "mariadb"], indirect=True)
 everywhere = pytest.mark.parametrize("stage", list(OPERATIONS), indirect=True)

@@ -51,9 +51,9 @@ class Story:
         )
         return self
 
-    def fails_over(self, *, clean: bool) -> "Story":
+    def fails_over(self, *, clean: bool, kept: bool = False) -> "Story":
         self.now += 1
-        self.history.failovers.append(Failover(self.now, self.now + 0.5, clean))
+        self.history.failovers.append(Failover(self.now, self.now + 0.5, clean, kept))
         return self
 
     def ends(self, *numbers: int, item: int = 1, tenant: str = "acme", place: str = "acme") -> "Story":
@@ -207,6 +207,25 @@ def test_a_strong_read_sees_all_that_was_acknowledged() -> None:
     assert rules(story.reads(2, 10, level=Level.STRONG)) == []
     assert rules(story.reads(2, level=Level.STRONG)) == [Rule.FRESHNESS]
     assert rules(one().opens(2).writes(1, 10, ended=99.0).reads(2, level=Level.STRONG)) == []
+
+
+def _moved(*, kept: bool, **given: Any) -> list[Rule]:
+    """Return what is wrong with a strong read after the new primary, b, has acknowledged a write."""
+    story = one().opens(2).fails_over(clean=True, kept=kept)  # ends half a second later
+    given["began"] = story.now + given.get("began", 2.4)
+    story.writes(1, 10, ended=story.now + 1.0, node="b")
+    return rules(story.reads(2, **{"level": Level.STRONG, "node": "a", **given}))
+
+
+def test_a_strong_read_may_go_to_who_was_the_primary_until_that_is_noticed() -> None:
+    """Where that one keeps its connections, for as long as its process has not asked; nothing else."""
+    assert _moved(kept=True) == []
+    assert _moved(kept=True, began=2.6) == [Rule.FRESHNESS]
+    assert _moved(kept=False) == [Rule.FRESHNESS]
+    assert _moved(kept=True, node="b") == [Rule.FRESHNESS]
+    assert _moved(kept=True, replica=True, level=Level.BOUNDED) == [Rule.FRESHNESS]
+    before = one().opens(2).writes(1, 10, node="b").fails_over(clean=True, kept=True)
+    assert rules(before.reads(2, level=Level.STRONG, node="a")) == [Rule.FRESHNESS]
 
 
 def test_a_bounded_read_sees_what_is_old_enough() -> None:

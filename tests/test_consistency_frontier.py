@@ -23,7 +23,7 @@ def seen(*, wrote: float | None = None, read: tuple[Node, float] | None = None) 
         made.note_write(wrote)
     if read is not None:
         made.move(read[0])
-        made.note_replica(*read)
+        made.note_replica(*read, read[1], -math.inf)
     return made
 
 
@@ -66,7 +66,7 @@ def test_a_move_takes_what_was_read_along() -> None:
     session.move(R2)
     assert (session.moment, session.cause) == (4.0, Reason.READ_AHEAD)
     assert session.required(R2) == session.required(R1) == 4.0
-    session.note_replica(R2, 6.0)
+    session.note_replica(R2, 6.0, 6.0, -math.inf)
     assert (session.required(R2), session.required(R1)) == (4.0, 6.0)
 
 
@@ -74,7 +74,7 @@ def test_of_two_reads_that_went_different_ways_none_is_forgotten() -> None:
     """An answer of a replica that the session has left meanwhile is required of the present one."""
     session = seen(read=(R1, 4.0))
     session.move(R2)
-    session.note_replica(R1, 5.0)
+    session.note_replica(R1, 5.0, 5.0, -math.inf)
     assert session.required(R2) == 5.0
 
 
@@ -157,7 +157,7 @@ def take(session: Frontier, step: Step, at: float) -> None:
         case "replica":  # as requests do: they move before they read
             if session.replica is None:
                 session.move(node)
-            session.note_replica(node, at)
+            session.note_replica(node, at, at, -math.inf)
         case "follow":
             session.follow(seen(wrote=at - 0.5 if number else None, read=(node, at)))
 

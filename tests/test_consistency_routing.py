@@ -75,7 +75,7 @@ class Seen:
             made.note_primary(self.primary)
         if self.replica is not None:
             made.move(self.replica[0])
-            made.note_replica(*self.replica)
+            made.note_replica(*self.replica, self.replica[1], -inf)
         made.goal = None if self.goal is None else Lsn(self.goal)
         made.rests_until = self.rests_until
         return made

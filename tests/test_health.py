@@ -9,7 +9,7 @@ import pytest
 
 from router import errors, events
 from router.health import Health
-from router.positions import Lsn, MariadbGtid
+from router.positions import Lsn, MariadbGtid, MysqlGtids
 from router.servers import Rules
 from router.standing import Limits, Observation, Out
 from router.topology import Cluster, Node, Role
@@ -280,6 +280,81 @@ def test_the_old_primary_returns_as_what_it_is(health: Health, clock: Clock) -> 
     primary(health, clock, 2000, "r1", timeline=2)
     replica(health, clock, "primary", 2000, timeline=2)
     assert names(health) == ("r1", ("primary", "r2"))
+
+
+def _gtid(clock: Clock, writable: bool, number: int, writer: str, name: str = "") -> Observation:
+    """Return what a MariaDB server says that has the number, which ``writer`` wrote."""
+    reign = name if writable else None
+    return Observation(
+        clock.now, writable, MariadbGtid({0: number}), reign=reign, follows=frozenset({writer})
+    )
+
+
+def _there_and_back(clock: Clock, lost: errors.RouterError = UNREACHABLE) -> Health:
+    """Watch a cluster of which r1 is promoted; no probe sees that the first one ever steps down."""
+    health = Health(Cluster("main", "mysql", PRIMARY, (R1,)), clock, probed=True, rng=Middle())
+    health.observed("primary", _gtid(clock, True, 100, "1", "1"))
+    health.observed("r1", _gtid(clock, False, 100, "1"))
+    clock.now += 1
+    health.failed(PRIMARY, lost)
+    health.observed("r1", _gtid(clock, True, 120, "2", "2"))
+    assert names(health)[0] == "r1"
+    clock.now += 1
+    health.observed("primary", _gtid(clock, True, 150, "1", "1"))
+    return health
+
+
+def test_who_is_replaced_leads_again_once_the_last_primary_follows_it(clock: Clock) -> None:
+    """A switch there and back between two probes looks like a primary that has never stepped down.
+
+    What the last primary was given by it since is the proof; a number that it had before is none.
+    """
+    health = _there_and_back(clock)
+    assert names(health)[0] == "r1", "who was replaced and takes writes ever since is not believed"
+    for number, writer in ((100, "1"), (120, "2"), (120, "1"), (130, "3")):
+        health.observed("r1", _gtid(clock, False, number, writer))
+        assert names(health)[0] is None
+    health.observed("r1", _gtid(clock, False, 150, "1"))
+    assert names(health)[0] == "primary"
+
+
+def test_who_has_refused_a_write_has_stepped_down(clock: Clock) -> None:
+    """If it takes writes after that it was promoted again, whether or not a probe came in between."""
+    health = _there_and_back(clock, errors.ReadOnlyViolation("read only"))
+    health.observed("r1", _gtid(clock, False, 120, "2"))
+    assert names(health)[0] == "primary"
+
+
+def test_who_is_replaced_does_not_lead_again_because_the_last_primary_is_gone(clock: Clock) -> None:
+    """It may have stayed alone with old clients all the while."""
+    health = _there_and_back(clock)
+    health.failed(R1, UNREACHABLE)
+    for _ in range(5):
+        clock.now += 1
+        health.missed("r1", UNREACHABLE)
+        health.observed("primary", _gtid(clock, True, 200, "1", "1"))
+        assert names(health)[0] != "primary"
+
+
+def test_sets_of_transactions_prove_it_too(clock: Clock) -> None:
+    """On MySQL all that the last primary has, more than when it led, must be there."""
+    health = Health(Cluster("main", "mysql", PRIMARY, (R1,)), clock, probed=True, rng=Middle())
+    a, b = "3e11fa47-71ca-11e1-9e33-c80aa9429562", "3e11fa47-71ca-11e1-9e33-c80aa9429563"
+
+    def says(name: str, writable: bool, text: str) -> None:
+        seen = Observation(clock.now, writable, MysqlGtids.parse(text), reign=name if writable else None)
+        health.observed(name, seen)
+
+    says("primary", True, f"{a}:1-100")
+    says("r1", False, f"{a}:1-100")
+    clock.now += 1
+    health.failed(PRIMARY, UNREACHABLE)
+    says("r1", True, f"{a}:1-100,{b}:1-5")
+    says("primary", True, f"{a}:1-150")  # without what r1 has written
+    says("r1", False, f"{a}:1-150,{b}:1-5")
+    assert names(health)[0] is None
+    says("primary", True, f"{a}:1-150,{b}:1-5")
+    assert names(health)[0] == "primary"
 
 
 def test_a_replica_must_be_known_to_follow_the_new_primary(health: Health, clock: Clock) -> None:

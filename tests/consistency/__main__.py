@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         effort = QUICK if given.quick else FULL
         if given.cache:
-            play = _cached_scenes([Caching(each) for each in given.broadcast or BROADCASTS])
+            play = _cached_scenes([_caching(each) for each in given.broadcast or BROADCASTS])
         else:
             play = _SCENES
         found = asyncio.run(_all(given.engine or ENGINES, effort, seed, play))
@@ -124,6 +124,10 @@ def _judge(path: Path) -> int:
         print(violation, end="\n\n")
     print(f"violations: {len(verdict.violations)}")
     return int(bool(verdict.violations))
+
+
+def _caching(broadcast: str) -> Caching:
+    return cached.FEW if broadcast == cached.FEW.broadcast else Caching(broadcast)
 
 
 async def _all(engines: Sequence[str], effort: Effort, seed: int, play: Mapping[str, Scene]) -> list[Figure]:

@@ -66,7 +66,8 @@ class Harm:
         """Let another server be the primary that has all; no acknowledged write may be lost."""
         began = monotonic()
         await off_loop(self._cluster.switch, self._rng.choice(self._cluster.replicas))
-        progress.failed_over(began, monotonic(), clean=True)
+        kept = isinstance(self._cluster, MariadbCluster)  # PostgreSQL has to restart to follow
+        progress.failed_over(began, monotonic(), clean=True, kept=kept)
 
     async def checkpoint(self, _: Progress) -> None:
         """Let PostgreSQL write down what it would within minutes: which timeline a replica is on."""

@@ -102,11 +102,15 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """Hold a change of the primary; ``clean`` if the new one had received everything of the old one."""
+    """Hold a change of the primary; ``clean`` if the new one had received everything of the old one.
+
+    ``kept`` if the old one went on without a restart, with the connections that it had.
+    """
 
     began: float
     ended: float
     clean: bool
+    kept: bool = False
 
 
 class Row(NamedTuple):

@@ -9,6 +9,7 @@ from unittest.mock import patch
 from router import caching
 from router.cache import serving
 from router.cache.entries import Entry
+from router.cache.marks import Mark
 from router.cache.shown import Shown
 from router.consistency import Bounded, Consistency
 from router.filling import Fill
@@ -64,7 +65,7 @@ def _bound(_: ExitStack, __: Entry, ___: Frontier, rest: list[Any]) -> None:
 
 
 def _marks(stack: ExitStack, entry: Entry, _: Frontier, __: list[Any]) -> None:
-    _replace(stack, entry, "marks", ())
+    _replace(stack, entry, "marks", (Mark(-inf),))  # never written
 
 
 def _written(stack: ExitStack) -> None:

@@ -16,7 +16,7 @@ from router.config import parse
 from tests.consistency.history import Failover, History, Opening, Operation, Row
 from tests.consistency.plan import Plan
 from tests.consistency.table import Entries
-from tests.consistency.worker import End, Stop, main
+from tests.consistency.worker import End, Explain, Stop, main
 
 _PATIENCE = 60.0  # seconds for what needs a few
 
@@ -38,9 +38,9 @@ class Progress:
         while self.done < share * self.total:  # noqa: ASYNC110 - another thread counts
             await asyncio.sleep(0.02)
 
-    def failed_over(self, began: float, ended: float, *, clean: bool) -> None:
+    def failed_over(self, began: float, ended: float, *, clean: bool, kept: bool = False) -> None:
         """Take note that another server is the primary."""
-        self.history.failovers.append(Failover(began, ended, clean))
+        self.history.failovers.append(Failover(began, ended, clean, kept))
 
 
 #: What is done to the servers during a history.
@@ -68,6 +68,7 @@ class Workers:
         ]
         self._progress: Progress | None = None
         self._told: dict[str, set[int]] = {"ready": set(), "done": set()}
+        self._waits: dict[int, str] = {}
         self._failure = ""
 
     @property
@@ -88,6 +89,8 @@ class Workers:
                 self._keep(value)
             elif word == "failed":
                 self._failure = value
+            elif word == "waits":
+                self._waits[process] = value
             else:
                 self._told[word].add(process)
 
@@ -103,10 +106,23 @@ class Workers:
 
     async def _all(self, word: str) -> None:
         """Return when all processes have said a word; raise if one cannot any more."""
-        async with asyncio.timeout(_PATIENCE):
-            while len(self._told[word]) < self.count:
-                self._check()
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while len(self._told[word]) < self.count:
+                    self._check()
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            waits = await self._explained(set(range(self.count)) - self._told[word])
+            raise TimeoutError(f"not {word} after {_PATIENCE:g} s:\n{waits}") from None
+
+    async def _explained(self, processes: set[int]) -> str:
+        """Return what the tasks of processes wait for."""
+        for process in processes:
+            self._inboxes[process].put(Explain())
+        await asyncio.sleep(2)
+        return "\n".join(
+            f"process {each}: {self._waits.get(each, 'no answer')}" for each in sorted(processes)
+        )
 
     def _check(self) -> None:
         dead = [process.exitcode for process in self._processes if not process.is_alive()]

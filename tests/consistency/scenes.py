@@ -67,7 +67,7 @@ class Stage:
         return Plan(
             sections,
             str(place.folder),
-            f"history_{self.tables}",
+            f"history_{self.engine.prefix}_{self.tables}",  # users of another history may come late
             self.seed + seed,
             TENANTS,
             self.clients,
@@ -118,10 +118,12 @@ class Checked:
         failed = sum(each.outcome is not Outcome.OK for each in operations)
         clean = sum(each.clean for each in self.history.failovers)
         cached = sum(each.cached for each in judged)
+        late = len(self.verdict.unnoticed)
         places = f"{afar:,} of them on replicas" + (f" and {cached:,} from memory" if cached else "")
         return (
             f"{len(operations):,} operations, {len(judged):,} reads judged, {places}, "
-            f"{clean} clean failovers, {failed} failed or unknown, seed {self.history.notes['seed']}"
+            f"{clean} clean failovers ({late} strong or bounded reads of who led before), "
+            f"{failed} failed or unknown, seed {self.history.notes['seed']}"
         )
 
 

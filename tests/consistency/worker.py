@@ -31,6 +31,10 @@ class End:
     """Tell a process to end."""
 
 
+class Explain:
+    """Ask a process what its tasks wait for."""
+
+
 def main(process: int, inboxes: list["Queue[Any]"], home: "Queue[Any]") -> None:
     """Serve one plan after the other until told to end."""
     logging.getLogger("router").addHandler(logging.NullHandler())  # failures are part of the game here
@@ -83,6 +87,8 @@ class Worker:
         elif isinstance(message, Plan):
             self._stopped.clear()
             self._plans.put_nowait(message)
+        elif isinstance(message, Explain):
+            self._home.put((self._process, "waits", "\n".join(map(_waits, asyncio.all_tasks()))))
         else:
             self._stopped.set()
             if isinstance(message, End):
@@ -129,3 +135,15 @@ class Worker:
     def _send(self) -> None:
         self._home.put((self._process, "notes", self._notes))
         self._notes = []
+
+
+def _waits(task: asyncio.Task[Any]) -> str:
+    """Return where a task stands, the outermost of its coroutines first."""
+    found = [f"task {task.get_name()}"]
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            found.append(f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}")
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return "\n".join(found)
