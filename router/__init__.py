@@ -38,10 +38,12 @@ from router.session import Session
 from router.status import Explanation, NodeStatus, Ping, Status
 from router.topology import Role
 from router.transaction import Transaction
+from router.watching import Watch
 
 __all__ = [
     # the facade
     "Router",
+    "Watch",
     "Session",
     "Transaction",
     # results

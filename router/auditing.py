@@ -17,7 +17,7 @@ from router.backend import Target
 from router.consistency import Consistency
 from router.context import Context, current
 from router.enclosing import alone, harmless, put
-from router.errors import AuditUnavailable, CatalogError, RouterError
+from router.errors import AuditUnavailable, RouterError
 from router.events import RequestEvent
 from router.execution import Executor
 from router.frontier import Frontier
@@ -152,11 +152,8 @@ async def _insert(executor: Executor, target: Target, facts: Facts) -> None:
 
 def place_of(executor: Executor, event: RequestEvent) -> Place | None:
     """Return where the data of a request's tenant are; ``None`` if its writes are not recorded."""
-    try:
-        target = executor.target(event.tenant, event.schema)
-    except CatalogError:  # a tenant that a newer configuration does not have
-        return None
-    return place_at(target) if target.placement.settings.audit else None
+    target = executor.last(event.tenant, event.schema)  # of a session: the tenant may be gone by now
+    return place_at(target) if target is not None and target.placement.settings.audit else None
 
 
 def place_at(target: Target) -> Place:

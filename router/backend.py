@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,16 +13,22 @@ from router.addresses import Addresses
 from router.balancing import Policy, choose
 from router.budget import RetryBudget
 from router.cache.scope import Scope
+from router.drivers.connecting import connect
 from router.drivers.driver import Connection, Driver, Endpoint, Login, Setup
-from router.errors import MissingExtra, StatementTimeout
+from router.errors import MissingExtra, ServerRemoved, StatementTimeout, TenantBusy
 from router.health import Health
 from router.holding import Holding, Patience
 from router.pools.bounds import Limits
+from router.pools.fairness import Flow
 from router.pools.holders import Holder
 from router.pools.lease import Lease
+from router.pools.lending import Lending
 from router.pools.pool import Pool
 from router.pools.registry import Pools
+from router.pools.retired import PoolRetired
 from router.probing import Prober
+from router.rates import Rate
+from router.refusing import Refusals
 from router.standing import Observation
 from router.statements import Dialect, Statement, Statements
 from router.tenants import Placement
@@ -63,6 +69,7 @@ class Backend:
         policy: Policy,
         patience: Patience,
         extensions: tuple[str, ...],
+        alone: bool = False,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
@@ -81,8 +88,10 @@ class Backend:
         self._pools = pools
         self._policy = policy
         self._extensions = extensions
+        self.alone = alone  # whether the cluster serves one tenant only
         self._rng = rng
         self._choices = 0
+        self.refusals = Refusals(pooled=self.pooled)
         self._database = cluster.database  # one that probes may connect to
         self._prober = Prober(health, driver, self._probed, pools.reaper, clock)
         self._addresses = Addresses(health, pools.relocate, rng)
@@ -157,12 +166,55 @@ class Backend:
         """Give up in a forked child what watches the servers, without touching it."""
         self._prober.detach()
 
+    def takes(self, other: Backend) -> bool:
+        """Tell whether :meth:`renew` can make this one like another; else that one has to take its place."""
+        return self.cluster.engine == other.cluster.engine and self.health.keeps(other.cluster)
+
+    def renew(self, other: Backend, anew: Collection[str]) -> frozenset[Node]:
+        """Be as another one is that nobody uses yet, and keep what is known of the servers.
+
+        Servers named ``anew`` are connected to otherwise from now on: who waits there for a connection gets
+        one of the new kind. Returns the nodes that are none any more: who uses them may go on.
+        """
+        gone = self.health.renew(other.cluster, other.health.rules)
+        self.cluster, self.pooled = other.cluster, other.pooled
+        self.refusals = other.refusals
+        self.holding.patience = other.holding.patience
+        self._access, self._policy, self._extensions = other._access, other._policy, other._extensions
+        self._database = other.cluster.database or self._database
+        nodes = {
+            node for each in self.health.servers if each.node.name in anew for node in each.roles.values()
+        }
+        for node in nodes:
+            limits = self._access[node.name].limits
+            self._pools.admission(node, limits).limits = limits
+        self._pools.part(nodes, PoolRetired)
+        self._prober.renew(anew)
+        if self._prober.running:
+            self._addresses.start()
+        return gone
+
+    @property
+    def nodes(self) -> frozenset[Node]:
+        """Return all nodes that there are now, in each of their roles."""
+        return frozenset(node for server in self.health.servers for node in server.roles.values())
+
     def pool(self, node: Node, database: str) -> Pool:
-        """Return the pool for a database on a node."""
+        """Return the pool for a database on a node.
+
+        Raises ServerRemoved for one that is not configured any more, and that has no such pool.
+        """
         self._database = self._database or database
-        access = self._access[node.name]
+        access = self._access.get(node.name)
+        if access is None:
+            raise ServerRemoved(f"{node.label} was taken out of the configuration. Ask again")
         endpoint = self._endpoint(node, database, access.login(node.role))
         return self._pools.pool(endpoint, self.driver, access.limits)
+
+    def flow(self, node: Node, placement: Placement) -> Flow:
+        """Return what counts a tenant's connections on a node."""
+        admission = self._pools.admission(node, self._access[node.name].limits)
+        return admission.flow(placement.tenant, placement.settings.limits, alone=self.alone)
 
     def _endpoint(self, node: Node, database: str, login: Login) -> Endpoint:
         return Endpoint(
@@ -189,15 +241,19 @@ class Backend:
         """
         node = self.health.snapshot().primary or self.cluster.primary
         endpoint = self._endpoint(node, database, self._access[node.name].login(node.role))
-        return (await self.driver.connect(endpoint, timeout)).driver_connection
+        return (await connect(self.driver, endpoint, timeout)).driver_connection
 
     async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
         """Return a lease of a pool, whatever tenant its connection is bound to."""
-        now = self.clock()
-        connection = pool.take(None, now)
-        if connection is None:
-            connection = await pool.acquire(None, deadline, deadline - now, connect)
-        return Lease(pool, connection)
+        while True:
+            now = self.clock()
+            connection = pool.take(None, now)
+            try:
+                connection = connection or await pool.acquire(None, deadline, deadline - now, connect)
+            except PoolRetired:
+                pool = self.pool(pool.endpoint.node, pool.endpoint.database)
+            else:
+                return Lease(pool, connection)
 
     def remember_refused(self, statement: Statement) -> None:
         """Send this text to the primary from now on: a replica refused it as a write."""
@@ -218,48 +274,98 @@ class Backend:
 class Target:
     """Hold what is known of one (tenant, schema), computed once per configuration generation."""
 
-    __slots__ = ("backend", "binding", "caches", "database", "holder", "limit", "placement", "pools", "scope")
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "binding",
+        "caches",
+        "database",
+        "limit",
+        "placement",
+        "pools",
+        "rate",
+        "refusal",
+        "schema",
+        "scope",
+    )
 
-    def __init__(self, placement: Placement, backend: Backend) -> None:
+    def __init__(self, placement: Placement, backend: Backend, rate: Rate | None = None) -> None:
         self.placement = placement
         self.backend = backend
         self.database, self.binding = backend.driver.locate(placement)
-        self.holder = Holder(placement.tenant)  # of a connection while one statement runs
-        self.pools: dict[Node, Pool] = {}
+        #: where names without a schema lead to, if that is bound
+        self.schema = None if self.binding is None else self.binding.schema
+        self.refusal = backend.refusals.of(self.binding)
+        #: by node, with who holds a connection of it while one statement runs
+        self.pools: dict[Node, tuple[Pool, Holder]] = {}
+        self.rate = rate  # of the tenant's requests; None for no bound
         self.scope: Scope | None = None  # what the cache knows of it, once it was used
         settings = placement.settings
         #: whether reads may be cached that do not ask for it
         self.caches = bool(settings.cache_rules) or settings.cache_auto is not None
         self.limit = settings.acquire_timeout + settings.statement_timeout  # of a request that sets none
 
-    def pool(self, node: Node) -> Pool:
-        """Return the pool that serves this target on a node."""
+    def pool(self, node: Node) -> tuple[Pool, Holder]:
+        """Return the pool that serves this target on a node, and who holds a connection for one statement."""
         found = self.pools.get(node)
         if found is None:
-            found = self.pools[node] = self.backend.pool(node, self.database)
+            pool = self.backend.pool(node, self.database)
+            flow = self.backend.flow(node, self.placement)
+            found = self.pools[node] = pool, Holder(self.placement.tenant, flow=flow)
+            pool.lessees.add(self)
         return found
+
+    def forget(self, pool: Lending) -> None:
+        """Forget a pool that is no more; the next request makes another."""
+        self.pools = {node: each for node, each in self.pools.items() if each[0] is not pool}
+
+    def admit(self, now: float) -> None:
+        """Count a request that is about to go to the database; raises TenantBusy if there are too many."""
+        if self.rate is not None and (seconds := self.rate.take(now)):
+            error = TenantBusy(
+                f"more than {self.rate.rate:g} requests a second. Send fewer, or raise limits.rate. "
+                "Other tenants are served meanwhile"
+            )
+            error.retry_after = seconds
+            raise error.at(tenant=self.placement.tenant, cluster=self.placement.cluster.name)
 
     async def lease(self, node: Node, deadline: float, waits: Waits | None = None) -> Lease:
         """Return a lease on a node, bound to the target; ``deadline`` is on the monotonic clock."""
-        pool = self.pool(node)
-        connection = pool.take(self.binding, self.backend.clock(), self.holder)
+        pool, holder = self.pool(node)
+        connection = pool.take(self.binding, self.backend.clock(), holder)
         if connection is None or connection.binding != self.binding:
-            connection = await self.settle(connection, pool, deadline, waits or Waits())
+            pool, connection = await self.settle(connection, pool, holder, deadline, waits or Waits())
         return Lease(pool, connection)
 
     async def settle(
-        self, connection: Connection | None, pool: Pool, deadline: float, waits: Waits
-    ) -> Connection:
-        """Return a connection bound to the target: the one taken, or one to be waited for."""
+        self,
+        connection: Connection | None,
+        pool: Pool,
+        holder: Holder,
+        deadline: float,
+        waits: Waits,
+        *,
+        along: bool = False,
+    ) -> tuple[Pool, Connection]:
+        """Return a connection bound to the target, and its pool: the one taken, or one to be waited for.
+
+        With ``along`` it may be one that binds itself along with the next statement.
+        """
         settings, clock = self.placement.settings, self.backend.clock
         now = clock()
         asked = min(settings.acquire_timeout, deadline - now)  # for all of it, binding included
         end = now + asked
-        if connection is None:
-            connection = await pool.acquire(
-                self.binding, end, asked, settings.connect_timeout, self.holder, waits
-            )
-        if connection.binding != self.binding:
+        while connection is None:
+            try:
+                connection = await pool.acquire(
+                    self.binding, end, asked, settings.connect_timeout, holder, waits
+                )
+            except PoolRetired:  # its place in the queue is lost, its time goes on
+                self.forget(pool)
+                pool, holder = self.pool(pool.endpoint.node)
+        if connection.binding != self.binding and not (
+            along and connection.bind_along(pool.endpoint, self.binding)
+        ):
             lease, began = Lease(pool, connection), clock()
             try:
                 await lease.bind(self.binding, max(end - began, 0.001))
@@ -267,5 +373,7 @@ class Target:
                 lease.release()
                 raise
             finally:
-                waits.bind += clock() - began
-        return connection
+                took = clock() - began
+                waits.bind += took
+            connection.spare(took)
+        return pool, connection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from enum import StrEnum
 from math import inf
 from typing import Any, NamedTuple
 
@@ -13,13 +12,14 @@ from router.cache.entries import Entry
 from router.cache.flights import Flight, again
 from router.cache.keys import local_key
 from router.cache.marks import Place
+from router.cache.refusal import Bypass, Unstored
 from router.cache.refusal import Refusal as Never
-from router.cache.refusal import Unstored
 from router.cache.rules import moment_in
 from router.cache.scope import Scope
 from router.cache.serving import Refusal, refusal
 from router.cache.shown import Shown
 from router.cache.tally import add
+from router.cache.tier import Tier
 from router.cache.values import freeze
 from router.consistency import Bounded, Consistency
 from router.context import Context
@@ -42,15 +42,6 @@ _FLIGHTS = 3  # reads of others that one waits for, before it goes by itself
 _STRONG, _SESSION, _EVENTUAL = Consistency.STRONG, Consistency.SESSION, Consistency.EVENTUAL
 _BOUNDED, _PRIMARY = Consistency.BOUNDED, Intent.PRIMARY
 Places = tuple[Place, ...] | None  # None: the catalog has not said; an answer is shared and not kept
-
-
-class Bypass(StrEnum):
-    """Say why a call is not answered from memory, whatever it reads."""
-
-    PRIMARY = "primary"  # the caller wants the primary
-    STRONG = "strong"  # nothing but the primary's present state will do
-    BOUND = "bound"  # bounded in bytes of the primary's log, which are not known of an answer
-    PARAMETERS = "parameters"  # a parameter of a type of which no exact key can be made
 
 
 class Asked(NamedTuple):
@@ -109,8 +100,7 @@ async def read(
     if level is not _SESSION or given.intent is _PRIMARY:
         if level is _BOUNDED:
             level = target.placement.settings.bounded
-        why = _bypass(given, level)
-        if why is not None:
+        if (why := _bypass(given, level)) is not None:
             add(scope.tally.bypasses, why)
             return await _past(executor, make(verb, sql, params, given))
     if key is None:
@@ -284,18 +274,16 @@ async def _filled(
     flight: Flight,
 ) -> Any:
     """Take an answer from the tier that processes share, or run the read; keep what may be kept."""
-    cache = executor.cache
     look = None
-    if cache.tier is not None and places is not None and not asked.target.backend.cluster.replicas_current:
-        began = executor.clock()
-        look = await Look.begin(executor, asked.target, cache.tier, request, places)
-        scope.tally.waited += executor.clock() - began
-        entry = look.entry(scope.marks(places, cache.marks), asked.ttl)
+    if (
+        executor.cache.tier is not None
+        and places is not None
+        and not asked.target.backend.cluster.replicas_current
+    ):
+        look, entry = await _looked(executor, asked, scope, request, places, executor.cache.tier)
         if entry is not None:
-            await _settled(executor, request)  # as after any wait
-        if entry is not None and asked.refusal(entry, scope.heard) is None:
             flight.entry = entry
-            cache.store(key, entry, scope)
+            executor.cache.store(key, entry, scope)
             if asked.beside:
                 return None
             scope.tally.remote += 1
@@ -303,6 +291,36 @@ async def _filled(
     if not asked.beside:
         scope.tally.misses += 1
         _unanswered(executor, asked.target, scope)
+    return await _run(executor, asked, scope, key, places, request, flight, look)
+
+
+async def _looked(
+    executor: Executor, asked: Asked, scope: Scope, request: Request, places: tuple[Place, ...], tier: Tier
+) -> tuple[Look, Entry | None]:
+    """Look into the tier that processes share; return its answer only if it will do."""
+    began = executor.clock()
+    look = await Look.begin(executor, asked.target, tier, request, places)
+    scope.tally.waited += executor.clock() - began
+    entry = look.entry(scope.marks(places, executor.cache.marks), asked.ttl)
+    if entry is not None:
+        await _settled(executor, request)  # as after any wait
+        if asked.refusal(entry, scope.heard) is None:
+            return look, entry
+    return look, None
+
+
+async def _run(
+    executor: Executor,
+    asked: Asked,
+    scope: Scope,
+    key: Hashable,
+    places: Places,
+    request: Request,
+    flight: Flight,
+    look: Look | None,
+) -> Any:
+    """Run the read; keep what may be kept of its answer."""
+    cache = executor.cache
     fill = request.fill = Fill()
     # before it is sent: a write from now on is seen in them
     marks = () if places is None else scope.marks(places, cache.marks)
@@ -310,16 +328,12 @@ async def _filled(
     value = await executor.run(request)
     if places is not None and (not scope.fresh or scope.reads(request.statement) != places):
         add(scope.tally.unstored, Unstored.SCHEMA)  # it has changed while the read waited
-        if request.seen.shown is not None:
-            request.seen.shown.everything(executor.clock())
+        _show(executor, request, None)
         return value
     frozen = freeze(value, cache.largest)
-    if frozen is None or fill.node is None or fill.as_of == -inf:
+    if frozen is None or fill.node is None:
         add(scope.tally.unstored, Unstored.VALUE if frozen is None else Unstored.AGE)
-        if request.seen.shown is not None and places is not None:
-            request.seen.shown.tables(places, executor.clock())
-        elif request.seen.shown is not None:
-            request.seen.shown.everything(executor.clock())
+        _show(executor, request, places)
         return value
     own = request.consistency is _SESSION  # else it need not have what the session has seen
     if own:
@@ -339,7 +353,10 @@ async def _filled(
     flight.entry = entry
     if request.seen.shown is not None:
         request.seen.shown.own(entry, fill.sent if own else entry.as_of)
-    if places is None:
+    if entry.as_of == -inf:  # for those who have seen nothing it does, as a read of their own would
+        add(scope.tally.unstored, Unstored.AGE)
+        asked.target.backend.health.wanted()
+    elif places is None:
         add(scope.tally.unstored, Refusal.UNKNOWN)
     elif cache.store(key, entry, scope):
         if look is not None:
@@ -347,6 +364,15 @@ async def _filled(
     elif not entry.alive:  # a replica that is not known to have the last write: ask how far it is by now
         asked.target.backend.health.wanted()
     return frozen.thaw()
+
+
+def _show(executor: Executor, request: Request, places: Places) -> None:
+    """Remember that the session was shown these tables, or any if they are not known."""
+    shown = request.seen.shown
+    if shown is not None and places is not None:
+        shown.tables(places, executor.clock())
+    elif shown is not None:
+        shown.everything(executor.clock())
 
 
 def _refresh(

@@ -79,7 +79,29 @@ def _flushed(event: events.CacheFlushed) -> _Said:
 
 def _loaded(event: events.ConfigurationLoaded) -> _Said:
     text = f"in force: {event.clusters} clusters, {event.tenants} tenants"
+    if event.generation > 1:
+        text += (
+            f"; {event.tenants_added} tenants added, {event.tenants_removed} removed, "
+            f"{event.tenants_changed} changed"
+        )
+    if event.restart:
+        text += f"; {', '.join(event.restart)} only after a restart"
     return "configuration", "info", f"generation {event.generation}", text
+
+
+def _catalog(event: events.CatalogChanged) -> _Said:
+    if event.usable:
+        return "catalog", "good", "tenants", "can be looked up again"
+    return "catalog", "bad", "tenants", f"cannot be looked up: {event.error}"
+
+
+def _spoiled(event: events.TenantRefused) -> _Said:
+    return "catalog", "bad", event.tenant, f"is refused: {event.problems[0]}"
+
+
+def _not_loaded(event: events.ConfigurationRefused) -> _Said:
+    more = f", and {event.problems - 1} more" if event.problems > 1 else ""
+    return "configuration", "bad", f"generation {event.generation} stays", f"{event.message}{more}"
 
 
 def _secret(event: events.SecretChanged) -> _Said:
@@ -87,7 +109,8 @@ def _secret(event: events.SecretChanged) -> _Said:
 
 
 def _no_secret(event: events.SecretFailed) -> _Said:
-    return "secret", "bad", event.user, f"has no password: {event.message}"
+    text = f"cannot be read anew, the last good one is used: {event.message}"
+    return "secret", "bad", event.user, text if event.kept else f"has no password: {event.message}"
 
 
 _SAY: Final[dict[type[Event], Callable[[Any], _Said]]] = {
@@ -104,6 +127,9 @@ _SAY: Final[dict[type[Event], Callable[[Any], _Said]]] = {
     events.CacheTierChanged: _tier,
     events.CacheFlushed: _flushed,
     events.ConfigurationLoaded: _loaded,
+    events.CatalogChanged: _catalog,
+    events.TenantRefused: _spoiled,
+    events.ConfigurationRefused: _not_loaded,
     events.SecretChanged: _secret,
     events.SecretFailed: _no_secret,
 }

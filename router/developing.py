@@ -14,9 +14,10 @@ from router.cache.tally import Tally
 from router.digests import Digest
 from router.events import RequestEvent, RequestFailed, RetryScheduled
 from router.listeners import ListenerStats
-from router.metrics.pacing import paced, politely
+from router.pacing import paced, politely
 from router.picture import (
     FORMAT,
+    BudgetRow,
     CacheRow,
     ClusterRow,
     DigestRow,
@@ -29,7 +30,7 @@ from router.picture import (
     RunningRow,
     Steps,
 )
-from router.pools.bounds import PoolStatus
+from router.pools.bounds import BudgetStatus, PoolStatus
 from router.recording import Recorded, Running
 from router.status import NodeStatus, Status
 from router.windows import busy, pace
@@ -74,9 +75,12 @@ def develop(moment: Moment) -> Picture:
             up=moment.up,
             watched=recorded.seconds,
             tenants=status.tenants,
+            generation=status.generation,
+            refused=status.refused,
             troubles=(),
             clusters=clusters_of(status.nodes),
             nodes=tuple(map(_node, status.nodes)),
+            budgets=tuple(map(_budget, status.budgets)),
             pools=busiest(status.pools),
             pools_total=len(status.pools),
             queues=_queues(status.pools),
@@ -123,6 +127,19 @@ def _node(node: NodeStatus) -> NodeRow:
         node.lag_bytes,
         node.in_flight,
         node.latency,
+    )
+
+
+def _budget(budget: BudgetStatus) -> BudgetRow:
+    return BudgetRow(
+        budget.node,
+        budget.size,
+        budget.idle,
+        budget.in_use,
+        budget.opening,
+        budget.waiting,
+        budget.max,
+        budget.pools,
     )
 
 

@@ -125,11 +125,25 @@ class UnknownSchema(CatalogError):
     """Refuse a schema that the tenant does not have; there is no default for a named schema."""
 
 
+class TenantSuspended(CatalogError):
+    """Refuse a tenant that is suspended: it is known, and its requests are not served for now."""
+
+
+class CatalogUnavailable(RouterError):
+    """Report that nobody knows whether there is such a tenant: where it is looked up did not answer."""
+
+    retryable = True
+
+
 # --- misuse of the API -----------------------------------------------------------------------------------
 
 
 class UsageError(RouterError):
     """Base of errors in how the API is used; retrying cannot help."""
+
+
+class TenantNotAsked(UsageError):
+    """Refuse to name at once a tenant that must be looked up first: enter its session with ``async with``."""
 
 
 class RouterClosed(UsageError):
@@ -184,6 +198,15 @@ class PoolFull(PoolTimeout):
     """Refuse to wait for a connection at all: as many wait already as ``connections.waiting`` allows."""
 
 
+class TenantBusy(PoolTimeout):
+    """Refuse more of one tenant's requests than its limits allow; other tenants are served meanwhile.
+
+    ``retry_after`` is the number of seconds after which it makes sense to try again.
+    """
+
+    retry_after: float = 1.0
+
+
 class PoolDeadlock(PoolTimeout):
     """Refuse to wait for a connection that could never come free: all are held by tasks that wait as well."""
 
@@ -206,10 +229,20 @@ class ConnectError(RouterError, ConnectionError):
     retryable = True
 
 
+class ServerRemoved(ConnectError):
+    """Refuse what is asked of a server that a reload has taken out of the configuration."""
+
+    retryable = False  # by the same session
+
+
 class AuthenticationFailed(ConnectError):
     """Report that the server refused the user name or password."""
 
     retryable = False
+
+
+class SecretUnavailable(ConnectError):
+    """Report that a login's secret could not be had from its store, and that none is kept from before."""
 
 
 class DatabaseNotFound(ConnectError):

@@ -64,6 +64,14 @@ class RequestStarted(Event):
 
 
 @dataclass(slots=True)
+class LookupRefused(Event):
+    """Tell that somebody asked for a tenant or schema that is not served; no request began."""
+
+    tenant: str  # "" for one that nobody knows: the name may be anything
+    error: str  # UnknownTenant, UnknownSchema, TenantSuspended
+
+
+@dataclass(slots=True)
 class RetryScheduled(Event):
     """Tell that a failed attempt will be followed by another."""
 
@@ -395,11 +403,49 @@ class CacheTierChanged(Event):
 
 @dataclass(slots=True)
 class ConfigurationLoaded(Event):
-    """Tell that the router works by a configuration from now on."""
+    """Tell that the router works by a configuration from now on: when it is opened, and after a reload."""
 
-    generation: int  # from 1
+    generation: int  # from 1; the same again if nothing had changed
     clusters: int
     tenants: int
+    tenants_added: int = 0  # since the generation before
+    tenants_removed: int = 0
+    tenants_changed: int = 0
+    clusters_changed: tuple[str, ...] = ()  # added, removed or changed
+    restart: tuple[str, ...] = ()  # sections that differ, and count only once the process starts anew
+
+
+@dataclass(slots=True)
+class ConfigurationRefused(Event):
+    """Tell that the configuration has mistakes now, so that the router goes on with the one before."""
+
+    generation: int  # of the one that stays in force
+    problems: int
+    message: str  # the first of them, with its file and line
+
+
+@dataclass(slots=True)
+class CatalogChanged(Event):
+    """Tell that tenants can be looked up again, or cannot: those that are known go on as they are."""
+
+    usable: bool  # False: who is not known gets CatalogUnavailable
+    error: str  # name of its class; "" when it works again
+
+
+@dataclass(slots=True)
+class TenantChanged(Event):
+    """Tell that a tenant was looked up anew and is another than before, or is gone."""
+
+    tenant: str
+    gone: bool  # True: it is no more
+
+
+@dataclass(slots=True)
+class TenantRefused(Event):
+    """Tell that what was looked up of a tenant has mistakes; one that was known goes on as it was."""
+
+    tenant: str
+    problems: tuple[str, ...]  # each with its place and what to do
 
 
 @dataclass(slots=True)
@@ -407,16 +453,17 @@ class SecretChanged(Event):
     """Tell that a login's password is another one than at the last connect."""
 
     user: str  # login name
-    source: str  # ${env:NAME} or ${file:PATH}, as configured; never what it holds
+    source: str  # such as ${env:NAME} or ${vault:PATH}, as configured; never what it holds
 
 
 @dataclass(slots=True)
 class SecretFailed(Event):
-    """Tell that a login's password could not be had; the connect fails with it."""
+    """Tell that a login's password could not be had; connects fail with it, if none is kept."""
 
     user: str  # login name
     source: str  # as in SecretChanged
     message: str  # why; without any value
+    kept: bool  # the last good one is used; only stores' are kept
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The straight line of one request: look up, classify, decide, choose, lease, run, report, tell.
 
 The only module that knows this order. The first attempt runs without the retry loop, which would cost more
-than a small statement; only a failure enters it.
+than a small statement; only a failure enters it. Longer than other modules for that reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from router.causality import Causality
 from router.dispatcher import Dispatcher
 from router.drivers.driver import Connection
 from router.errors import RouterError, Sent, StatementTimeout
+from router.health import Health
 from router.home import Home
+from router.pools.holders import Holder
 from router.pools.lease import Lease, judge
 from router.pools.pool import Pool
 from router.reasons import Reason
@@ -36,10 +38,12 @@ from router.targets import Targets
 from router.telling import Teller
 from router.tenants import Catalog
 from router.tokens import Tokens
-from router.topology import Role
+from router.topology import Node, Role
 
 # Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
 _PRIMARY, _WRITE, _READ = Role.PRIMARY, Kind.WRITE, Reason.READ
+# What may run in one transaction with what binds its connection.
+_ALONG = frozenset((Kind.READ, Kind.WRITE))
 
 
 class Executor:
@@ -66,8 +70,8 @@ class Executor:
         self.home = Home()
         self.check_loop = self.home.check  # not a method that calls it: every request does
         self.causality = Causality(tokens, dispatcher.emit, clock, wall)
-        targets = Targets(catalog, backends, cache)
-        self.target, self.scope = targets.of, targets.scope
+        self.targets = targets = Targets(catalog, backends, cache, clock, self.teller.unserved)
+        self.target, self.scope, self.last = targets.of, targets.scope, targets.last
 
     def begin_write(self, target: Target, statement: Statement, writing: Writing | None) -> Writing | None:
         """Mark what a statement is about to change, so that no cached answer outlives it."""
@@ -81,20 +85,23 @@ class Executor:
         Emits one RequestFinished or RequestFailed. Raises the error of the last attempt.
         """
         self.check_loop()
-        request.target.backend.requests += 1
+        target = request.target
+        backend = target.backend
+        backend.requests += 1
         request.started = self.clock()
         if self.dispatcher.announces:
             self.teller.started(request)
-        backend = request.target.backend
         failure: BaseException
         try:
+            if target.rate is not None:
+                target.admit(request.started)
             if not backend.health.known:
-                await backend.look(request.target.database, request.deadline)
+                await backend.look(target.database, request.deadline)
             if request.seen.pending:
-                await self.causality.look_around(request.seen, request.target, request.deadline)
-            request.verdict = proving.known(request.statement, request.target) or await proving.ask(request)
+                await self.causality.look_around(request.seen, target, request.deadline)
+            request.verdict = proving.known(request.statement, target) or await proving.ask(request)
             if self.cache.active and not request.read:
-                request.writing = self.begin_write(request.target, request.statement, None)
+                request.writing = self.begin_write(target, request.statement, None)
             route = route_of(request, self.causality)
             first: RouterError | None = None
             try:
@@ -117,10 +124,10 @@ class Executor:
             if self.cache.began > request.started and self.cache.active:
                 self._mark_late(request)
             if request.writing is not None:
-                conclude(self.cache, self.scope(request.target), request.writing)
+                conclude(self.cache, self.scope(target), request.writing)
                 self.cache.committed(request.writing)
                 if request.statement.kind is not _WRITE and may_change_schema(request.statement):
-                    self.scope(request.target).forget()
+                    self.scope(target).forget()
             self.teller.finished(request, value)
             if self.dispatcher.confirms and request.verdict is not _READ:
                 self._wrote(request)
@@ -158,10 +165,10 @@ class Executor:
         now = self.clock()
         if request.attempts == 1:
             request.lookup = now - request.asked - request.waits.queue
-        pool = target.pools.get(node) or target.pool(node)
-        connection = pool.take(target.binding, now, target.holder)
+        pool, holder = target.pools.get(node) or target.pool(node)
+        connection = pool.take(target.binding, now, holder)
         if connection is None or connection.binding != target.binding:
-            return self._later(pool, connection, request)
+            return self._later(pool, holder, connection, request)
         if connection.opened_at > request.since:
             return self._checked(pool, connection, request, now)
         if request.work is not None or request.verb == "execute_raw":
@@ -178,20 +185,25 @@ class Executor:
             request.waiting().queue += self.clock() - began
         return await self._attempt(request, route_of(request, self.causality))
 
-    async def _later(self, pool: Pool, connection: Connection | None, request: Request) -> Any:
+    async def _later(
+        self, pool: Pool, holder: Holder, connection: Connection | None, request: Request
+    ) -> Any:
         """Run an attempt for which a connection has to be waited for, or to be bound, first."""
         load = request.target.backend.health.load[pool.endpoint.node]
         load.in_flight += 1
+        special = request.work is not None or request.verb == "execute_raw"
+        along = not special and request.statement.kind in _ALONG
         failure: RouterError
         try:
-            settled = await request.target.settle(connection, pool, request.deadline, request.waiting())
+            pool, settled = await request.target.settle(
+                connection, pool, holder, request.deadline, request.waiting(), along=along
+            )
         except RouterError as error:
             failure = error
         else:
             now = self.clock()
             if settled.opened_at > request.since:
                 return await self._checked(pool, settled, request, now)
-            special = request.work is not None or request.verb == "execute_raw"
             return await (self._on_lease if special else self._on)(pool, settled, request, now)
         finally:
             load.in_flight -= 1
@@ -237,7 +249,6 @@ class Executor:
             pool.give(connection)
             late = StatementTimeout("no time was left to send the statement", sent=Sent.NO)
             raise self._failed(late, request)
-        sql = pool.driver.text_for(statement, connection.binding)
         deadlines, load = pool.deadlines, health.load[node]
         if request.fill is not None:
             request.fill.asks(request.target, now)
@@ -245,7 +256,7 @@ class Executor:
         load.in_flight += 1
         failure: RouterError
         try:
-            value = await getattr(connection, request.verb)(sql, request.args, None)
+            value = await getattr(connection, request.verb)(statement.sql, request.args, None)
         except Exception as exc:
             # raised below, outside of this block, so that the driver's exception is not its context
             failure, broken = judge(pool, connection, exc)
@@ -261,13 +272,7 @@ class Executor:
             pool.give(connection)
             took = self.clock() - now
             request.execute += took
-            health.succeeded(node, took)
-            if request.role is _PRIMARY:
-                self._seen_on_primary(request, now + took)
-            else:
-                request.seen.note_replica(node, now + took)
-                if health.reigns_since > now:
-                    request.seen.note_former(health.reigns_since)
+            self._answered(request, health, node, now, took)
             if request.fill is not None:
                 request.fill.answered(request.target, node, connection, now + took)
             elif request.seen.shown is not None:
@@ -294,14 +299,8 @@ class Executor:
         except RouterError as error:
             failure = error
         else:
-            node, end = pool.endpoint.node, self.clock()
-            health.succeeded(node, end - now)
-            if request.role is _PRIMARY:
-                self._seen_on_primary(request, end)
-            else:
-                request.seen.note_replica(node, end)
-                if health.reigns_since > now:
-                    request.seen.note_former(health.reigns_since)
+            end = self.clock()
+            self._answered(request, health, pool.endpoint.node, now, end - now)
             if request.seen.shown is not None:
                 self._shown(request, end)
             return value
@@ -343,8 +342,15 @@ class Executor:
             return await request.work(lease, limit)
         if request.verb == "execute_raw":
             return await lease.run("execute_raw", statement.text, None, limit=limit)
-        sql = lease.pool.driver.text_for(statement, connection.binding)
-        return await lease.run(request.verb, sql, request.args, None, limit=limit)
+        return await lease.run(request.verb, statement.sql, request.args, None, limit=limit)
+
+    def _answered(self, request: Request, health: Health, node: Node, sent: float, took: float) -> None:
+        """Take note of an answer: how long it took, and what the session has seen by it."""
+        health.succeeded(node, took)
+        if request.role is _PRIMARY:
+            self._seen_on_primary(request, sent + took)
+        else:
+            request.seen.note_replica(node, sent + took, sent, health.reigns_since)
 
     def _seen_on_primary(self, request: Request, at: float) -> None:
         """Remember what the session has seen on the primary, or written there: its next reads must see it."""
@@ -362,6 +368,8 @@ class Executor:
 
     async def _again(self, request: Request, route: Route, first: RouterError) -> Any:
         """Go on after a failed first attempt, as far as that is safe."""
+        if request.judge(first, on_replica=request.role is Role.REPLICA) is Verdict.RAISE:
+            raise first  # the loop would leave a hundred objects that refer to each other, for the collector
         settings = request.target.placement.settings
         current = route
 

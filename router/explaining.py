@@ -55,11 +55,8 @@ def explain(
         causality.follow(seen, target, after)
         with suppress(StaleReadError):  # what it says has been told
             causality.settle(seen, target, snapshot)
-    known = proving.known(statement, target)
-    if known is None:
-        known = Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
     route = decide(
-        known,
+        _known(statement, target),
         snapshot,
         intent=given.intent,
         consistency=request.consistency,
@@ -91,7 +88,17 @@ def explain(
         uncached=why,
         ttl=None if why else executor.scope(target).lifetime(statement, None, request.started),
         depends=tables or (),
+        runs_as=placement.role,
+        rows=None if placement.row is None else " = ".join(placement.row),
     )
+
+
+def _known(statement: Statement, target: Target) -> Reason:
+    """Return what is known of a statement without asking a server."""
+    known = proving.known(statement, target)
+    if known is None:
+        return Reason.UNKNOWN_FUNCTION if statement.unproven else Reason.READ
+    return known
 
 
 def _cacheable(
@@ -111,11 +118,7 @@ def _note(event: events.Event) -> str:
         why = REFUSALS[Refusal(event.refusal)]
         return f"a token is ignored: {why} ({event.refusal}). The read must see all that the primary has now"
     if isinstance(event, events.WriteLost):
-        return (
-            "the write of a token was lost in a failover, or may be"
-            if not event.certain
-            else ("the write of a token was lost in a failover")
-        )
+        return "the write of a token was lost in a failover" + ("" if event.certain else ", or may be")
     return type(event).__name__
 
 

@@ -22,7 +22,7 @@ class Fill:
         self.sent = self.until = inf
         self.as_of = -inf  # it holds all that was committed before
         self.position: Position | None = None  # and what had been reached here
-        self.node: Node | None = None  # None: it was not answered
+        self.node: Node | None = None  # None: it was not answered, or by one that is not believed
         self.reign = -inf
         self._snapshot: Snapshot | None = None
         self._history: Position | None = None
@@ -38,12 +38,12 @@ class Fill:
         snapshot, health = self._snapshot, target.backend.health
         if snapshot is None:
             return
-        self.node, self.until, self.reign = node, until, snapshot.reign.began
         if target.backend.cluster.replicas_current:
             self.as_of = self.sent
         elif node.role is _PRIMARY:
-            if node is snapshot.primary and node is health.snapshot().primary:
-                self.as_of, self.position = self.sent, self._history
+            if node is not snapshot.primary or node is not health.snapshot().primary:
+                return  # one that is primary no more is not believed, and nobody else is given its answer
+            self.as_of, self.position = self.sent, self._history
         else:
             progress = snapshot.progress.get(node)
             # a server that has restarted since it was asked may show less than it said
@@ -51,6 +51,7 @@ class Fill:
                 connection.opened_at <= progress.at or health.steady(node.name) <= progress.at
             ):
                 self.as_of, self.position = progress.current, progress.position
+        self.node, self.until, self.reign = node, until, snapshot.reign.began
 
     def includes(self, goal: Position | None) -> None:
         """Take note that whoever answered had reached ``goal``, because the read had to see it."""

@@ -34,6 +34,7 @@ class CacheHandle:
         Raises:
             UnknownTenant: the catalog has no such tenant.
             UnknownSchema: the tenant has no such schema.
+            TenantNotAsked: it has no file and is not in memory; await ``router.find`` before.
         """
         scope = self._executor.scope(self._executor.target(tenant, schema))
         if tables is None:

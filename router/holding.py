@@ -26,7 +26,7 @@ class Holding:
 
     def __init__(self, health: Health, patience: Patience, clock: Callable[[], float]) -> None:
         self._health = health
-        self._patience = patience
+        self.patience = patience
         self._clock = clock
         self.waiting = 0
 
@@ -37,10 +37,10 @@ class Holding:
         """
         if not self._health.led and self._health.snapshot().primary is None:
             raise self._error("it had none since this router was opened")  # a mistake more than a failover
-        if self.waiting >= self._patience.most:
+        if self.waiting >= self.patience.most:
             raise self._error(f"{self.waiting} requests wait for one already")
         began = self._clock()
-        until = min(deadline, began + self._patience.longest)
+        until = min(deadline, began + self.patience.longest)
         self.waiting += 1
         try:
             async with asyncio.timeout(max(until - began, 0)):

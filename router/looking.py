@@ -11,9 +11,12 @@ from router.cache.envelope import Envelope
 from router.cache.marks import Mark, Place
 from router.cache.tier import Key, Tier
 from router.cache.values import freeze
+from router.drivers.driver import Binding
 from router.execution import Executor
 from router.positions import parse_position
 from router.requests import Request
+
+_NOBODY = Binding()
 
 
 class Look:
@@ -34,11 +37,10 @@ class Look:
         cls, executor: Executor, target: Target, tier: Tier, request: Request, places: tuple[Place, ...]
     ) -> Self:
         """Return what is there for a read; takes no longer than the tier may."""
-        backend = target.backend
         look = cls(executor, target, tier, places)
         look._key, look._envelope = await tier.find(
             target.placement.tenant,
-            backend.users,
+            _who(target),
             request.verb,
             request.statement.text,
             request.args,
@@ -84,3 +86,10 @@ class Look:
             return
         age = max(self._executor.clock() - entry.born, 0.0)
         self._tier.keep(key, entry.value.thaw(), position=entry.position, reign=reign.name, age=age, ttl=ttl)
+
+
+def _who(target: Target) -> str:
+    """Return who asks: what they may see depends on it, and a configuration may give a tenant another key."""
+    _, role, setting, value = target.binding or _NOBODY
+    users = target.backend.users
+    return users if role is None and setting is None else repr((users, role, setting, value))

@@ -23,6 +23,7 @@ from router.units import NOTHING, Point, Unit
 from router.waits import NO_WAITS
 
 _CONTROL = Kind.TRANSACTION
+_SAVEPOINTS = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")  # SQLAlchemy's; they end with it
 
 
 class Watcher:
@@ -40,9 +41,11 @@ class Watcher:
         unit.waits = NO_WAITS
 
     def started(self, sql: str, kind: str) -> None:
-        """Emit RequestStarted for a statement of the ORM's, if anybody wants to hear of it."""
+        """Note what a statement of the ORM's may leave behind; emit RequestStarted if anybody listens."""
         unit, placement = self._unit, self._unit.target.placement
         self._context = unit.context
+        self._refuse(sql)
+        self._leave_behind(self._statement(sql))
         if unit.executor.audit is not None:
             statement = self._statement(sql)
             if known(statement, unit.target) is not Reason.READ:
@@ -62,6 +65,23 @@ class Watcher:
         event.context = unit.context
         unit.executor.teller.emit(event)
         self._context = event.context
+
+    def _leave_behind(self, statement: Statement) -> None:
+        """Note what a statement may change in the session, before it runs: it may fail and change it."""
+        connection = self._unit.lease.connection
+        if statement.dirt > connection.dirt and not (
+            connection.in_transaction and statement.text.rpartition(" ")[0] in _SAVEPOINTS
+        ):
+            connection.dirt = statement.dirt
+
+    def _refuse(self, sql: str) -> None:
+        """Refuse what would change the session, as for text."""
+        unit = self._unit
+        refusal = unit.target.refusal
+        if refusal is not None and (
+            why := refusal(self._statement(sql), unit.lease.connection.in_transaction)
+        ):
+            raise unit.describe(StatementError(why))
 
     def finished(self, sql: str, kind: str, seconds: float, rows: int) -> None:
         """Emit RequestFinished for a statement of the ORM's."""

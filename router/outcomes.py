@@ -80,7 +80,7 @@ async def _ask(unit: Unit, mark: Mark, deadline: float) -> Outcome:
     primary = backend.health.snapshot().primary
     if primary is None:
         return Outcome.OPEN
-    pool = unit.target.pool(primary)
+    pool, _ = unit.target.pool(primary)
     connect = unit.target.placement.settings.connect_timeout
     try:
         lease = await backend.lease_unbound(pool, deadline, connect)

@@ -57,6 +57,20 @@ class PoolRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetRow:
+    """Show the connections to one node, over all its pools."""
+
+    node: str  # "cluster/name"
+    size: int  # all, also those that are being opened or cleaned
+    idle: int
+    in_use: int
+    opening: int
+    waiting: int  # requests
+    max: int
+    pools: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueRow:
     """Show what one tenant holds and waits for, in all pools together."""
 
@@ -209,7 +223,7 @@ class TroubleRow:
     """Point at something that is wrong now."""
 
     level: str  # bad, warn
-    topic: str  # nodes, pools, failures, running, cache, listeners
+    topic: str  # changes, nodes, pools, failures, running, cache, listeners
     where: str
     text: str
 
@@ -250,9 +264,12 @@ class Picture:
     up: float  # seconds since this process began to be watched
     watched: float  # seconds for which requests were looked at; nobody looks while nobody asks
     tenants: int
+    generation: int  # of the configuration in force, from 1; each process counts its own
+    refused: str  # why a newer one is not taken over; "" if there is none
     troubles: tuple[TroubleRow, ...]  # the worst first
     clusters: tuple[ClusterRow, ...]
     nodes: tuple[NodeRow, ...]
+    budgets: tuple[BudgetRow, ...]  # of each node that is connected to
     pools: tuple[PoolRow, ...]  # the busiest, see pools_total
     pools_total: int
     queues: tuple[QueueRow, ...]  # who waits or holds most

@@ -96,7 +96,7 @@ class Planner:
     def _free(self, target: Target) -> Node | None:
         """Return a replica for whose connections nobody waits: who does comes first."""
         replicas = target.backend.health.snapshot().replicas
-        free = [node for node in replicas if not target.pool(node).status().waiting]
+        free = [node for node in replicas if not target.pool(node)[0].status().waiting]
         return self._rng.choice(free) if free else None
 
     async def _ask(self, entry: Entry, question: Question, node: Node, deadline: float) -> None:

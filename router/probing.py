@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
 from router.drivers.driver import Connection, Driver, Endpoint, Reading
-from router.errors import ConnectionLost, RouterClosed, RouterError, StatementTimeout
+from router.errors import ConnectionLost, RouterClosed, RouterError, ServerRemoved, StatementTimeout
 from router.health import Health
 from router.pools.opening import Opener
 from router.pools.reaper import Reaper
@@ -24,6 +24,7 @@ from router.standing import Observation
 
 T = TypeVar("T")
 _CLOSED = "the router is closed. Open a new one"
+_REMOVED = "the server was taken out of the configuration"
 
 
 class Prober:
@@ -42,8 +43,8 @@ class Prober:
         self._endpoint = endpoint  # of a server, by its name
         self._reaper = reaper
         self._clock = clock
-        self._tasks: list[asyncio.Task[None]] = []
-        self._probes: list[_Probe] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # each by the server's name
+        self._probes: dict[str, _Probe] = {}
         self._shared: dict[str, Shared[Observation | RouterError | None]] = {}
         self._wake: dict[str, asyncio.Event] = {}
 
@@ -56,19 +57,48 @@ class Prober:
         """Begin to probe; a cluster that nobody uses is not probed."""
         if self._tasks:
             return
-        self._wake = {server.node.name: asyncio.Event() for server in self._health.servers}
         self._health.poke, self._health.steady = self.poke, self.steady
-        loop = asyncio.get_running_loop()
-        for name in self._wake:
-            probe = _Probe(self._driver, self._endpoint, name, self._reaper, self._clock)
-            self._probes.append(probe)
-            self._shared[name] = Shared(partial(self._ask, probe))
-            # In a context of its own: what it finds out is not part of the request that comes first.
-            self._tasks.append(loop.create_task(self._watch(probe), context=Context()))
+        for server in self._health.servers:
+            self._begin(server.node.name)
+
+    def renew(self, anew: Collection[str]) -> None:
+        """Probe the servers that there are now; connect anew to those that are connected to otherwise."""
+        if not self._tasks:
+            return
+        names = {server.node.name: server for server in self._health.servers}
+        for name in self._tasks.keys() - names.keys():
+            self._end(name)
+        for name, server in names.items():
+            if name not in self._tasks:
+                self._begin(name)
+            elif not server.asked:  # another one by the same name
+                self._end(name)
+                self._begin(name)
+            elif name in anew:
+                self._probes[name].drop()
+                self.poke(name)
+
+    def _begin(self, name: str) -> None:
+        probe = _Probe(self._driver, self._endpoint, name, self._reaper, self._clock)
+        self._probes[name], self._wake[name] = probe, asyncio.Event()
+        self._shared[name] = Shared(partial(self._ask, probe))
+        # In a context of its own: what it finds out is not part of the request that comes first.
+        watch = self._watch(probe, self._wake[name])
+        self._tasks[name] = asyncio.get_running_loop().create_task(watch, context=Context())
+
+    def _end(self, name: str) -> None:
+        self._probes.pop(name).end()
+        self._wake.pop(name)
+        watch = self._tasks.pop(name)
+        watch.cancel()
+        for task in (watch, *self._shared.pop(name).tasks):  # who waits for an answer now gets none, soon
+            self._reaper.adopt(task)
 
     async def ask(self, name: str) -> Observation | RouterError | None:
         """Return what a server says now; as a probe does, an error, or ``None`` for no answer in time."""
-        return await self._shared[name].answer()
+        shared = self._shared.get(name)
+        outcome = None if shared is None else await shared.answer()
+        return outcome if self._shared.get(name) is shared is not None else ServerRemoved(_REMOVED)
 
     async def _ask(self, probe: _Probe) -> Observation | RouterError | None:
         async with probe.lock:
@@ -83,7 +113,8 @@ class Prober:
 
     def poke(self, name: str) -> None:
         """Probe a server now rather than when its turn comes."""
-        self._wake[name].set()
+        if name in self._wake:
+            self._wake[name].set()
 
     def steady(self, name: str) -> float:
         """Return since when a server is known not to have restarted; inf if that is not known.
@@ -91,18 +122,18 @@ class Prober:
         A connection does not outlive its server's process, and its end is noticed at once unless the whole
         machine or network is gone.
         """
-        return min((each.since for each in self._probes if each.name == name), default=math.inf)
+        return self._probes[name].since if name in self._probes else math.inf
 
     def cancel(self) -> None:
         """Stop probing, soon; the connections are closed then."""
-        for probe in self._probes:
+        for probe in self._probes.values():
             probe.end()
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
 
     def detach(self) -> None:
         """Give up the connections in a forked child, without touching them."""
-        for probe in self._probes:
+        for probe in self._probes.values():
             probe.detach()
 
     async def stop(self) -> None:
@@ -110,10 +141,9 @@ class Prober:
         self.cancel()
         asked = [task for shared in self._shared.values() for task in shared.tasks]
         if self._tasks:
-            await asyncio.wait((*self._tasks, *asked))
+            await asyncio.wait((*self._tasks.values(), *asked))
 
-    async def _watch(self, probe: _Probe) -> None:
-        wake = self._wake[probe.name]
+    async def _watch(self, probe: _Probe, wake: asyncio.Event) -> None:
         try:
             while True:
                 wake.clear()
@@ -161,6 +191,9 @@ class _Probe:
 
     async def ask(self, timeout: float) -> Observation | RouterError | None:
         """Return the answer, the error, or ``None`` for no answer within ``timeout`` seconds."""
+        error = await self._no_login()
+        if error is not None:
+            return error
         deadline = self._clock() + timeout
         kept = self._connection is not None and not self._connection.closed
         outcome = await self._once(deadline)
@@ -168,6 +201,20 @@ class _Probe:
             # what broke may have been this one session; a new connection tells
             outcome = await self._once(deadline)
         return outcome
+
+    async def _no_login(self) -> RouterError | None:
+        """Have the login ready, if one is needed: the time of who keeps its password is not the server's."""
+        account = None if self._usable() else self._endpoint(self.name).login.account
+        try:
+            if account is not None:
+                await account.fetch()
+        except RouterError as error:
+            return error.with_traceback(None)
+        return None
+
+    def _usable(self) -> bool:
+        kept = self._connection
+        return kept is not None and not kept.closed and self._clock() < kept.expires_at
 
     async def _once(self, deadline: float) -> Observation | RouterError | None:
         connection = RouterClosed(_CLOSED) if self.ended else await self._connected(deadline)
@@ -182,7 +229,7 @@ class _Probe:
         return observation(outcome, asked, took)
 
     async def _connected(self, deadline: float) -> Connection | RouterError | None:
-        if self._connection is not None and not self._connection.closed:
+        if self._connection is not None and self._usable():
             return self._connection
         self.drop()
         opener = Opener(self._endpoint(self.name), self._driver, self._reaper)

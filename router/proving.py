@@ -54,7 +54,7 @@ async def _volatile(request: Request, names: tuple[str, ...]) -> Iterable[Row]:
     nodes = (snapshot.primary, *snapshot.replicas) if snapshot.primary is not None else snapshot.replicas
     if not nodes:
         raise NoPrimary("nobody is there to be asked")  # the verdict is then that nothing is known
-    pool = target.pool(nodes[0])
+    pool, _ = target.pool(nodes[0])
     settings = target.placement.settings
     deadline = min(request.deadline, clock() + settings.acquire_timeout)
     lease = await target.backend.lease_unbound(pool, deadline, settings.connect_timeout)

@@ -23,18 +23,19 @@ _PATIENCE = 1.0  # seconds that a read waits for what the catalog says, before i
 _UNCLEAR = 3  # writes that cast doubt on all that a tenant has, until the catalog is asked for their sake
 
 
-def scope_of(target: Target, cache: Cache, homes: Iterable[Target]) -> Scope:
-    """Return what the cache knows of a target; ``homes`` are all targets of its tenant."""
+def scope_of(target: Target, cache: Cache, homes: Iterable[Place]) -> Scope:
+    """Return what the cache knows of a target; ``homes`` are all places of its tenant."""
     placement, backend = target.placement, target.backend
     cluster = backend.cluster.name
     scope = Scope(
-        Place(cluster, target.database, target.binding),
-        tuple({Place(cluster, each.database, each.binding) for each in homes}),
+        Place(cluster, target.database, target.schema),
+        tuple(homes),
         placement.settings,
         cache.known_of(cluster, backend.driver.dialect, placement.settings.cache_dependencies),
         cache.broadcasts[cluster],
         cache.tallies.setdefault(placement.tenant, Tally()),
         cache.worths.setdefault(placement.tenant, Worth()),
+        placement.role,
     )
     target.scope = scope
     return scope

@@ -24,6 +24,7 @@ async def whole(
     """
     settings = target.placement.settings
     started = executor.clock()
+    target.admit(started)
     deadline = started + (timeout or settings.acquire_timeout + settings.statement_timeout)
 
     async def again(verdict: Verdict) -> T:

@@ -25,7 +25,6 @@ from router.events import RetryScheduled
 from router.filling import Fill
 from router.frontier import Frontier
 from router.lexer import check_characters
-from router.pooling import refusal
 from router.pools.lease import Lease
 from router.reasons import Reason
 from router.retries import Verdict, outcome_unknown
@@ -143,13 +142,14 @@ def request_for(
     ``inside`` says that it is for an open transaction.
 
     Raises:
-        StatementError: the text cannot be run by this verb, or not through the cluster's pooler.
+        StatementError: the text cannot be run by this verb, or not through the cluster's pooler, or would
+            make the session another tenant's.
         ParameterError: parameters are missing or too many.
     """
     failure: RouterError
     try:
         made = (_from_text if isinstance(sql, str) else _from_construct)(target, seen, verb, sql, params, now)
-        if not target.backend.pooled or (refused := refusal(made.statement, inside=inside)) is None:
+        if target.refusal is None or (refused := target.refusal(made.statement, inside)) is None:
             return made
         failure = StatementError(refused).at(fingerprint=made.statement.fingerprint)
     except RouterError as error:

@@ -328,6 +328,11 @@ class Session(Frontier, Queries):
         """
         self._check_open()
         unit = self._unit(readonly, None, None)
+        if self._target.backend.pooled and self._target.binding is not None:
+            raise UsageError(
+                "the cluster's pooler gives each transaction another session, so a connection by itself is "
+                "not the tenant's. Use transaction(): unit.lease.connection.driver_connection is the driver's"
+            ).at(tenant=self.tenant)
         if unit.audit is not None:
             unit.audit.admit()
             await note(self._executor, self._target, self._raw("(lent)"), self._context)

@@ -26,14 +26,22 @@ class Shared(Generic[T]):
         """Return the questions that are under way."""
         return tuple(task for task in (self._running, self._next) if task is not None and not task.done())
 
-    async def answer(self) -> T:
-        """Return the answer to a question that was not asked before the call."""
+    def next(self) -> asyncio.Task[T]:
+        """Return the question that is asked next, which nobody has asked yet."""
         if self._next is None:
             turn = self._turn(self._running)
             # In a context of its own: the answer is not part of the one who happens to ask first.
             self._next = asyncio.get_running_loop().create_task(turn, context=Context())
             self._next.add_done_callback(_heard)
-        return await asyncio.shield(self._next)  # who is cancelled leaves the answer to the others
+        return self._next
+
+    def current(self) -> asyncio.Task[T]:
+        """Return the question that is under way, or else the next."""
+        return next(iter(self.tasks), None) or self.next()
+
+    async def answer(self) -> T:
+        """Return the answer to a question that was not asked before the call."""
+        return await asyncio.shield(self.next())  # who is cancelled leaves the answer to the others
 
     async def _turn(self, before: asyncio.Task[T] | None) -> T:
         if before is not None and not before.done():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from router.cache.status import CacheStatus
 from router.health import Health
 from router.listeners import ListenerStats
-from router.pools.bounds import PoolStatus
+from router.pools.bounds import BudgetStatus, PoolStatus
 from router.servers import Server
 from router.topology import Role
 
@@ -47,6 +47,8 @@ class Explanation:
     uncached: str  # why not; "" if it may be
     ttl: float | None  # seconds for which a rule of the tenant's has it cached
     depends: tuple[str, ...]  # tables whose change ends a cached answer, where the catalog was asked
+    runs_as: str | None = None  # the database's role; None for the login itself
+    rows: str | None = None  # that the tenant has in shared tables, as setting = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,13 @@ class Status:
     """Show the router at one moment."""
 
     nodes: tuple[NodeStatus, ...]
+    budgets: tuple[BudgetStatus, ...]  # by node
     pools: tuple[PoolStatus, ...]
     listeners: tuple[ListenerStats, ...]
     tenants: int
     cache: CacheStatus | None  # while the router is open
+    generation: int  # of the configuration in force, from 1; each process counts its own
+    refused: str  # why a newer one is not taken over; "" if there is none
 
 
 def node_status(health: Health, server: Server) -> NodeStatus:

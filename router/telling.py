@@ -12,7 +12,7 @@ from router.cache.worth import Verdict
 from router.config.values import Settings
 from router.context import Context
 from router.dispatcher import Dispatcher
-from router.errors import RouterError
+from router.errors import CatalogError, RouterError
 from router.logs import log_of, of
 from router.reasons import Reason
 from router.requests import Request
@@ -226,6 +226,10 @@ class Teller:
         event.context = request.context
         self.emit(event)
         request.context = event.context
+
+    def unserved(self, error: CatalogError) -> None:
+        """Tell that a tenant or schema was asked for that is not served."""
+        self.emit(events.LookupRefused(self.wall(), error.tenant or "", type(error).__name__))
 
     def retry(self, request: Request, retry: Retry) -> None:
         """Emit RetryScheduled for a statement."""

@@ -29,10 +29,12 @@ _PAUSE: Final = 0.1  # mean seconds between the requests of one worker
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Say where the demonstration is served, and what the console asks for."""
+    """Say where the demonstration is served, what its console asks for, and by which files it works."""
 
     served: Served
     token: str
+    router: Router
+    config: Path
 
 
 async def _names(session: Session, rng: random.Random) -> None:
@@ -104,7 +106,7 @@ async def served(port: int = 0) -> AsyncIterator[Shown]:
                     for tenant, workers in _WORKERS.items()
                     for number in range(1, workers + 1)
                 ]
-                yield Shown(address, token)
+                yield Shown(address, token, router, folder)
                 for task in tasks:
                     task.cancel()
 

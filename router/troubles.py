@@ -25,6 +25,7 @@ _DEAF = "writes of other processes are not heard: cached answers are not used"
 def of(picture: Picture) -> tuple[TroubleRow, ...]:
     """Return all that is wrong in a picture."""
     found = [
+        *of_configuration(picture.refused),
         *of_clusters(picture.clusters),
         *of_requests(picture.pace, picture.busy, picture.running),
         *of_pools(picture.pools),
@@ -32,6 +33,13 @@ def of(picture: Picture) -> tuple[TroubleRow, ...]:
         *of_parts(picture.cache, picture.listeners),
     ]
     return tuple(sorted(found, key=lambda each: each.level != "bad"))
+
+
+def of_configuration(refused: str) -> Iterator[TroubleRow]:
+    """Yield why what the folder holds now is not in force."""
+    if refused:
+        text = f"what is written now is not in force: {refused}"
+        yield TroubleRow("bad", "changes", "configuration", text)
 
 
 def of_clusters(clusters: tuple[ClusterRow, ...]) -> Iterator[TroubleRow]:

@@ -99,6 +99,8 @@ class Unit:
         executor = self.executor
         executor.check_loop()
         self.began = executor.clock()
+        if self.retried:  # else the caller has counted the whole, however often it is repeated
+            self.target.admit(self.began)
         self.target.backend.requests += 1
         settings = self.target.placement.settings
         deadline = self.began + (self.timeout or settings.acquire_timeout + settings.statement_timeout)
@@ -169,7 +171,8 @@ class Unit:
                     health.failed(self.node, exc)
                 raise
         if self.route.role is Role.REPLICA:
-            self.seen.note_replica(self.node, executor.clock())
+            now = executor.clock()
+            self.seen.note_replica(self.node, now, now, health.reigns_since)
         lease.pool.hold(lease.connection, unit_of(self.target.placement.tenant, executor.home.loop))
         self._lease = lease
         health.load[self.node].in_flight += 1
@@ -194,6 +197,8 @@ class Unit:
         return reason is not None
 
     async def _again(self, first: RouterError, begin: bool, deadline: float) -> None:
+        if retries.judge(first, idempotent=True, on_replica=self.route.role is Role.REPLICA) is Verdict.RAISE:
+            raise first  # as for a request: the loop leaves much behind
         settings = self.target.placement.settings
 
         async def run(verdict: Verdict) -> None:
@@ -254,9 +259,7 @@ class Unit:
         lease, now = self.lease, self.executor.clock()
         self._lease = None
         if self.route.role is Role.REPLICA:
-            self.seen.note_replica(self.node, now)
-            if self.target.backend.health.reigns_since > self.began:
-                self.seen.note_former(self.target.backend.health.reigns_since)
+            self.seen.note_replica(self.node, now, self.began, self.target.backend.health.reigns_since)
         else:
             note(self.target, self.seen, self.node, now, wrote=wrote)
         if self.seen.shown is not None:

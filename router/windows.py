@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from router.events import RequestEvent
-from router.metrics.pacing import paced
+from router.pacing import paced
 from router.picture import Pace, Second, TenantRow
 
 BUCKETS: Final = tuple(0.0001 * 1.25**step for step in range(60))

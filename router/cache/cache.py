@@ -52,7 +52,7 @@ class Cache:
         self.largest = largest
         self.memory: Memory[Entry] = Memory(size, entries, dead=_dead)
         self.flights = Flights(clock)
-        self.broadcasts = broadcasts(self._noticed, self.lost)  # by cluster; several may share one
+        self.broadcasts = dict(broadcasts(self.noticed, self.lost))  # by cluster; several may share one
         self.tier = tier
         self.tallies: dict[str, Tally] = {}  # by tenant
         self.worths: dict[str, Worth] = {}
@@ -77,6 +77,27 @@ class Cache:
         if self.enabled and (speakers or self.tier is not None):
             self.activate()
             await asyncio.gather(*(each.start(_PATIENCE) for each in speakers))
+
+    def join(self, cluster: str, broadcast: Broadcast) -> None:
+        """Have a cluster's writes told, and hear of them, by ``broadcast`` from now on."""
+        known = any(each is broadcast for each in self.broadcasts.values())
+        before = self.broadcasts.get(cluster)
+        self.broadcasts[cluster] = broadcast
+        if self.enabled and broadcast.speaks and not known:
+            self.activate()
+            self.beside(broadcast.start(_PATIENCE))
+        if before is not None:
+            self._leave(before)
+
+    def part(self, cluster: str) -> None:
+        """Tell of a cluster's writes no more: there is none by that name."""
+        before = self.broadcasts.pop(cluster, None)
+        if before is not None:
+            self._leave(before)
+
+    def _leave(self, broadcast: Broadcast) -> None:
+        if not any(each is broadcast for each in self.broadcasts.values()):
+            self.beside(broadcast.close())
 
     def _speakers(self) -> Iterable[Broadcast]:
         """Return by what others are told, each once."""
@@ -194,11 +215,13 @@ class Cache:
             )
         for database, tables in told.items():
             name = f"{database.cluster}/{database.database}"
-            self.broadcasts[database.cluster].publish(name, None if "" in tables else tables)
+            spoken = self.broadcasts.get(database.cluster)
+            if spoken is not None:  # else a reload has taken the cluster away, here and elsewhere
+                spoken.publish(name, None if "" in tables else tables)
         if self.tier is not None and told:
             self.tier.written(places)
 
-    def _noticed(self, notice: Notice, at: float) -> None:
+    def noticed(self, notice: Notice, at: float) -> None:
         """Take note of what another process has written, some time before ``at``."""
         if notice.place is None:
             self._forget("told")

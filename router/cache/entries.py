@@ -36,7 +36,9 @@ class Entry:
         self.value = value
         self.places = places  # the tables that were read
         self.marks = marks  # of the tables, their schemas and the cluster
-        self.as_of = as_of  # it holds all that was committed before
+        self.as_of = (
+            as_of  # it holds all that was committed before; -inf: its age is not known, it is not kept
+        )
         self.until = until  # it holds nothing that was committed later
         self.born = born  # when it was read: its age counts from then
         self.position = position  # that what was read had reached at least
@@ -61,8 +63,10 @@ class Entry:
     def high(self, heard: float) -> float:
         """Return up to which moment it is known to hold, if all writes up to ``heard`` are known.
 
-        A write that goes on may be visible to others already.
+        A write that goes on may be visible to others already. Of unknown tables no writes are known.
         """
+        if not self.marks:
+            return self.as_of
         for mark in self.marks:
             heard = min(heard, mark.since)
         return max(heard, self.as_of)

@@ -17,7 +17,9 @@ _FRESH: Final = 300.0  # seconds that an answer is believed
 _FAILED: Final = 5.0  # seconds in which a catalog that could not be read is not asked again
 _MOST: Final = 2000  # schemas remembered
 
-Place = tuple[str, str | None]  # database, and the schema in it if there are several
+#: database, the schema in it if there are several, and the role that names are looked up as, if it is another
+#: for each tenant: both decide where names without a schema lead
+Place = tuple[str, str | None, str | None]
 Ask = Callable[[str], Awaitable[Iterable[Row]]]
 
 
@@ -40,17 +42,17 @@ class Known:
         self._questions: dict[Place, Shared[Relations]] = {}
         self._asking: set[Place] = set()  # with a question under way, and not forgotten since
 
-    def of(self, database: str, schema: str | None) -> Relations | None:
+    def of(self, database: str, schema: str | None, role: str | None = None) -> Relations | None:
         """Return what is known of a schema; ``None``: it must be asked."""
-        answer = self._answers.get((database, schema))
+        answer = self._answers.get((database, schema, role))
         return answer.relations if answer is not None and answer.until > self._clock() else None
 
-    async def ask(self, database: str, schema: str | None, ask: Ask) -> Relations:
+    async def ask(self, database: str, schema: str | None, ask: Ask, role: str | None = None) -> Relations:
         """Ask the catalog, or share the question of another caller; if it fails nothing is known.
 
         ``ask`` runs the statement that it is given on a connection bound to the schema.
         """
-        place = (database, schema)
+        place = (database, schema, role)
         question = self._questions.get(place)
         if question is None:
             question = self._questions[place] = Shared(lambda: self._ask(place, ask))

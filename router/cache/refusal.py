@@ -1,4 +1,4 @@
-"""The words for why the result of a read is not cached; each is a bounded metric label."""
+"""The words for why a read is not answered from memory, or its result not kept; each is a bounded label."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ class Refusal(StrEnum):
     ROW_SECURITY = "row_security"  # what is seen depends on who asks
     SEQUENCE = "sequence"  # changes outside of transactions
     CASCADE_FROM_OUTSIDE = "cascade_from_outside"  # a foreign key lets another database change it
+
+
+class Bypass(StrEnum):
+    """Say why a call is not answered from memory, whatever it reads."""
+
+    PRIMARY = "primary"  # the caller wants the primary
+    STRONG = "strong"  # nothing but the primary's present state will do
+    BOUND = "bound"  # bounded in bytes of the primary's log, which are not known of an answer
+    PARAMETERS = "parameters"  # a parameter of a type of which no exact key can be made
 
 
 class Unstored(StrEnum):

@@ -23,8 +23,8 @@ class Scope:
     """Hold what is worked out once for each (tenant, schema), and counted."""
 
     __slots__ = (
-        "_auto", "_facts", "_forgotten", "_heat", "_known", "_lifetimes", "_nevers", "_reads", "_rules",
-        "_shows", "_writes",
+        "_auto", "_facts", "_forgotten", "_heat", "_known", "_lifetimes", "_nevers", "_reads", "_role",
+        "_rules", "_shows", "_writes",
         "asks_by_itself", "broadcast", "homes", "place", "tally", "unclear", "worth",
     )  # fmt: skip
 
@@ -37,6 +37,7 @@ class Scope:
         broadcast: Broadcast,
         tally: Tally,
         worth: Worth,
+        role: str | None = None,
     ) -> None:
         self.place = place  # where names without a schema lead to
         self.homes = homes  # of the tenant: where a write of which nothing is known may have been
@@ -47,7 +48,7 @@ class Scope:
         self.unclear = 0  # writes since of which nothing was known; one now and then is not worth a question
         self._rules, self._auto = settings.cache_rules, settings.cache_auto
         self._heat = None if self._auto is None else Heat(self._auto.reads, self._auto.window)
-        self._known = known
+        self._known, self._role = known, role
         self._facts: Relations | None = None
         self._nevers: dict[str, str | None] = {}
         self._forgotten = known.forgotten
@@ -65,14 +66,14 @@ class Scope:
     @property
     def fresh(self) -> bool:
         """Tell whether the catalog was asked lately."""
-        place, facts = self.place, self._present()
-        return facts is not None and self._known.of(place.database, place.schema) is facts
+        facts = self._present()
+        return facts is not None and self._asked() is facts
 
     def _present(self) -> Relations | None:
         """Return what the catalog said, unless something may have changed it since."""
         if self._forgotten != self._known.forgotten:
             self._forgotten = self._known.forgotten
-            self._know(self._known.of(self.place.database, self.place.schema))
+            self._know(self._asked())
         return self._facts
 
     @property
@@ -83,10 +84,11 @@ class Scope:
     async def learn(self, ask: Ask) -> None:
         """Ask the catalog; ``ask`` runs a statement on a connection that is bound to the schema."""
         place = self.place
-        self._know(
-            self._known.of(place.database, place.schema)
-            or await self._known.ask(place.database, place.schema, ask)
-        )
+        self._know(self._asked() or await self._known.ask(place.database, place.schema, ask, self._role))
+
+    def _asked(self) -> Relations | None:
+        """Return what the catalog said to whoever asked last, ``None`` if that is too long ago."""
+        return self._known.of(self.place.database, self.place.schema, self._role)
 
     def forget(self) -> None:
         """Drop what the catalog said, after something that may have changed it."""

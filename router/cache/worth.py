@@ -35,7 +35,7 @@ class Worth:
     __slots__ = ("_before", "_left", "_silent")
 
     def __init__(self) -> None:
-        self._before = Tally()
+        self._before: Tally | None = None  # before the first look: most tenants never get there
         self._left = _UNANSWERED
         self._silent = -inf
 
@@ -45,7 +45,7 @@ class Worth:
         if self._left > 0:
             return None
         self._left = _UNANSWERED
-        window = tally.since(self._before)
+        window = tally.since(self._before or Tally())
         self._before = tally.since(Tally())
         verdict = judge(window)
         if verdict is None or now < self._silent:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
 from router import __version__, events
-from router.config import Config
 from router.errors import MissingExtra, UsageError
-from router.integrations.otel_places import Namespace, Places, dialect_of
-from router.integrations.otel_texts import Texts
+from router.integrations.otel_places import Namespace, Places, Where, dialect_of
+from router.integrations.otel_texts import Shown, Texts
 from router.lexer import Dialect
 from router.pools.bounds import PoolStatus
 from router.router import Router
+from router.tenants import Placement
 
 try:
     from opentelemetry import metrics, trace
@@ -70,10 +69,12 @@ def instrument(
         )
     tracer = trace.get_tracer("router", __version__, tracer_provider, _SCHEMA)
     meters = Meters(metrics.get_meter("router", __version__, meter_provider, _SCHEMA), without)
+    where = _Where(router)
     made = Instrumentation(
         router,
-        Spans(tracer, Places(router.config, namespace), Choices(text, cached, transactions)),
-        Operations(meters, Places(router.config, metric_namespace)),
+        _Texts(where),
+        Spans(tracer, Places(where, namespace), Choices(text, cached, transactions)),
+        Operations(meters, Places(where, metric_namespace)),
         Connections(meters, _Asking(router)),
     )
     _instrumented.add(router)
@@ -84,10 +85,10 @@ class Instrumentation:
     """Stand for the instrumentation of one router; ``undo`` ends it."""
 
     def __init__(
-        self, router: Router, spans: Spans, operations: Operations, connections: Connections
+        self, router: Router, texts: _Texts, spans: Spans, operations: Operations, connections: Connections
     ) -> None:
         self._router = weakref.ref(router)  # the router's listeners know this: it must not hold the router
-        self._texts = lru_cache(_BOUND)(_Texts(router.config))
+        self._texts = texts
         self._spans = spans
         self._operations = operations
         self._connections = connections
@@ -120,7 +121,7 @@ class Instrumentation:
         self.undo()
 
     def _request(self, event: events.RequestEvent) -> None:
-        shown = self._texts(event.tenant).of(event)
+        shown = self._texts.of(event)
         surroundings = self._spans.request(event, shown)
         if surroundings is None:
             event.context = present(event.context)
@@ -142,17 +143,29 @@ class Instrumentation:
 
 
 class _Texts:
-    """Give each tenant the texts of its dialect."""
+    """Look at the texts of each dialect."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, where: Where) -> None:
+        self._where = where
         self._known: dict[Dialect, Texts] = {}
 
-    def __call__(self, tenant: str) -> Texts:
-        dialect = dialect_of(self._config, tenant)
+    def of(self, event: events.RequestEvent) -> Shown:
+        """Return what may be shown of a request's text."""
+        dialect = dialect_of(self._where(event.tenant, event.schema))
         if dialect not in self._known:
             self._known[dialect] = Texts(dialect)
-        return self._known[dialect]
+        return self._known[dialect].of(event)
+
+
+class _Where:
+    """Ask a router where a tenant is, as long as there is one."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = weakref.ref(router)
+
+    def __call__(self, tenant: str, schema: str | None) -> Placement | None:
+        router = self._router()
+        return None if router is None else router.where(tenant, schema)
 
 
 class _Asking:

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, Literal, get_args
 
-from router.config import Config
 from router.drivers.registry import driver_for
 from router.errors import UsageError
 from router.lexer import Dialect
+from router.tenants import Placement
 from router.topology import Engine, Node
 
 Namespace = Literal["schema", "database", "none"]
 """How much of a tenant's place is told: database and schema, the database alone, or nothing."""
 
+Where = Callable[[str, str | None], Placement | None]
 Attributes = Mapping[str, str | int]
 _BOUND: Final = 10_000  # placements and nodes remembered
 
 
 class Places:
-    """Know the places of a configuration."""
+    """Know the places of tenants, from ``where``."""
 
-    def __init__(self, config: Config, namespace: Namespace) -> None:
+    def __init__(self, where: Where, namespace: Namespace) -> None:
         if namespace not in get_args(Namespace):
             raise UsageError(f"namespace is one of {', '.join(get_args(Namespace))}, not {namespace!r}")
-        self._config = config
+        self._where = where
         self._namespace = namespace
-        self.of = lru_cache(_BOUND)(self._of)
+        self._told = lru_cache(_BOUND)(self._tell)
         self.server = lru_cache(_BOUND)(server)
 
-    def _of(self, tenant: str, schema: str | None) -> Attributes:
+    def of(self, tenant: str, schema: str | None) -> Attributes:
         """Return system and namespace of what (tenant, schema) resolves to."""
-        config = self._config.tenants.get(tenant)
-        if config is None:
-            return {}
-        engine = self._config.clusters[config.cluster].engine
-        physical = config.schema if schema is None else config.schemas.get(schema)
+        placement = self._where(tenant, schema)
+        return {} if placement is None else self._told(placement)
+
+    def _tell(self, placement: Placement) -> Attributes:
+        engine = placement.cluster.engine
         found: dict[str, str | int] = {"db.system.name": engine}
-        name = _namespace(engine, config.database or "", physical, self._namespace)
+        name = _namespace(engine, placement.database, placement.physical, self._namespace)
         return found | {"db.namespace": name} if name else found
 
 
-def dialect_of(config: Config, tenant: str) -> Dialect:
+def dialect_of(placement: Placement | None) -> Dialect:
     """Return the dialect that a tenant's statements are in."""
-    found = config.tenants.get(tenant)
-    return Dialect.POSTGRESQL if found is None else _dialect(config.clusters[found.cluster].engine)
+    return Dialect.POSTGRESQL if placement is None else _dialect(placement.cluster.engine)
 
 
 @lru_cache

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Mapping
 from threading import Lock
 from typing import Generic, Protocol, Self, TypeVar
 
-from router.metrics.pacing import paced
+from router.pacing import paced
 
 OTHER = "_other"
 """The tenant under which all are counted that have no series of their own; no id begins so."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypedDict
@@ -15,18 +16,18 @@ from prometheus_client.registry import Collector
 
 from router.dispatcher import Dispatcher
 from router.errors import UsageError
-from router.events import ConfigurationLoaded, RequestEvent
-from router.metrics import listeners, pooled, standing
+from router.events import ConfigurationLoaded, ConfigurationRefused, RequestEvent
+from router.metrics import kept, listeners, pooled, standing
 from router.metrics.bins import BUCKETS
 from router.metrics.cache import CacheMetrics
 from router.metrics.exposition import content_type, written
 from router.metrics.families import Family, Numbers
-from router.metrics.pacing import politely
 from router.metrics.parts import Parts
 from router.metrics.process import Process
 from router.metrics.requests import STALE_ACTIONS, Requests, summed
 from router.metrics.tenants import MOST, Tenants
 from router.metrics.told import NAME, Told
+from router.pacing import politely
 
 if TYPE_CHECKING:
     from router.metrics.workers import Workers
@@ -94,6 +95,7 @@ class Metrics:
         self._source = dispatcher
         dispatcher.subscribe(RequestEvent, self._requests.count, quiet=True, name=NAME)
         dispatcher.subscribe(ConfigurationLoaded, self._process.on_loaded, quiet=True, name=NAME)
+        dispatcher.subscribe(ConfigurationRefused, self._process.on_refused, quiet=True, name=NAME)
         self._told.listen(dispatcher)
 
     def watch(self, parts: Parts) -> None:
@@ -101,10 +103,21 @@ class Metrics:
         self._parts = parts
         self._tenants.configured(parts.tenants)
         self._cache = CacheMetrics(parts.cache, parts.clock, self._tenants)
-        nodes = (server.node.label for each in parts.backends.values() for server in each.health.servers)
-        self._told.begin(parts.backends, nodes)
+        self._begin(parts)
         if self._workers is not None:
             self._workers.start()
+
+    def renew(self, tenants: Collection[str]) -> None:
+        """Go by other tenants, and by the servers that there are by now."""
+        if self._parts is None:
+            return
+        self._parts = replace(self._parts, tenants=tenants)
+        self._tenants.configured(tenants)
+        self._begin(self._parts)
+
+    def _begin(self, parts: Parts) -> None:
+        nodes = (server.node.label for each in parts.backends.values() for server in each.health.servers)
+        self._told.begin(parts.backends, nodes)
 
     async def close(self) -> None:
         """Look at the event loop no more, and leave what was counted to the other workers."""
@@ -181,6 +194,7 @@ class Metrics:
         prefix = self._prefix
         yield from standing.families(parts.backends, parts.clock(), prefix)
         yield from pooled.families(parts.pools, prefix)
+        yield from kept.families(parts.secrets(), prefix)
         rows: list[tuple[tuple[str, ...], float]] = [((), len(parts.tenants))]
         yield Numbers(f"{prefix}tenants_configured", "Tenants of the configuration", "gauge", (), rows)
         slowest = [((fingerprint,), total) for fingerprint, total in parts.slow(_SLOWEST)]
@@ -190,7 +204,7 @@ class Metrics:
     def _stale_avoided(self) -> Numbers:
         none = (
             (cluster, action)
-            for cluster in (self._parts.backends if self._parts else ())
+            for cluster in (list(self._parts.backends) if self._parts else ())
             for action in STALE_ACTIONS
         )
         refused = (((*values, "refused"), count) for values, count in self._told.stale_refused.rows())

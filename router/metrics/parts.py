@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from router.backend import Backend
 from router.cache.cache import Cache
 from router.pools.registry import Pools
+from router.stores.keeper import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Parts:
     backends: Mapping[str, Backend]
     pools: Pools
     cache: Cache
-    tenants: Mapping[str, object]  # all that are configured
+    tenants: Collection[str]  # all that are known
     slow: Callable[[int], Iterable[tuple[str, float]]]  # so many statements: those that cost most
     clock: Callable[[], float]
+    secrets: Callable[[], Iterable[Condition]]  # how it stands with each that a store keeps

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from router.events import ConfigurationLoaded
+from router.events import ConfigurationLoaded, ConfigurationRefused
 from router.metrics.families import Family, Numbers
 
 _EVERY = 1.0  # seconds between two looks at the event loop
@@ -53,17 +54,25 @@ class Process:
         self.loop = LoopWatch()
         self.scrape = 0.0  # seconds of the last rendering
         self._loaded: ConfigurationLoaded | None = None
+        self._refused = False  # the latest one
+        self._loads = {"loaded": 0, "refused": 0}
         self._labels = _version(), platform.python_version()
 
     def on_loaded(self, event: ConfigurationLoaded) -> None:
         """Take note of the configuration in force."""
-        self._loaded = event
+        self._loaded, self._refused = event, False
+        self._loads["loaded"] += 1
+
+    def on_refused(self, event: ConfigurationRefused) -> None:
+        """Take note of a configuration that has mistakes."""
+        self._refused = True
+        self._loads["refused"] += 1
 
     def families(self, prefix: str) -> Iterator[Family]:
         """Yield the gauges of the process."""
         loaded = self._loaded
         generation, at = (None, None) if loaded is None else (loaded.generation, loaded.at)
-        success = None if loaded is None else 1.0
+        success = None if loaded is None else float(not self._refused)
         found = (
             ("configuration_generation", "Which configuration is in force, from 1", generation),
             ("configuration_last_load_success", "Whether the latest one could be loaded", success),
@@ -75,10 +84,14 @@ class Process:
         for name, text, value in found:
             rows = [] if value is None else [((), float(value))]
             yield Numbers(f"{prefix}{name}", text, "gauge", (), rows)
+        results = [((result,), float(count)) for result, count in self._loads.items()]
+        text = "Configurations that were read, by what became of them"
+        yield Numbers(f"{prefix}configuration_loads", text, "counter", ("result",), results)
         text = "What runs; always 1"
         yield Numbers(f"{prefix}build_info", text, "gauge", ("version", "python"), [(self._labels, 1.0)])
 
 
+@cache
 def _version() -> str:
     try:
         return version("tenant-router")

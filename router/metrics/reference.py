@@ -20,5 +20,5 @@ def reference() -> list[Family]:
     metrics.attach(dispatcher)
     pools = Pools(emit=dispatcher.emit, clock=clock, wall=dispatcher.clock, rng=random.Random(0))  # noqa: S311  # unused
     cache = Cache(size=0, entries=1, largest=1, broadcasts=lambda *_: {}, clock=clock)
-    metrics.watch(Parts({}, pools, cache, {}, lambda most: (), clock))
+    metrics.watch(Parts({}, pools, cache, {}, lambda most: (), clock, lambda: ()))
     return list(metrics.families())

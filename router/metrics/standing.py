@@ -15,7 +15,7 @@ Rows = list[tuple[Values, float]]
 
 def families(backends: Mapping[str, Backend], now: float, prefix: str) -> Iterator[Family]:
     """Yield what is known of every server; what is not known has no sample."""
-    servers = [(each.health, server) for each in backends.values() for server in each.health.servers]
+    servers = [(each.health, server) for each in list(backends.values()) for server in each.health.servers]
 
     def gauge(name: str, text: str, of: Callable[[Health, Server], float | None]) -> Numbers:
         found = ((server.node.label, of(health, server)) for health, server in servers)
@@ -63,7 +63,7 @@ def families(backends: Mapping[str, Backend], now: float, prefix: str) -> Iterat
         "Share of the retries that a cluster may make which is left",
         "gauge",
         ("cluster",),
-        [((name,), backend.retries_left(now)) for name, backend in backends.items()],
+        [((name,), backend.retries_left(now)) for name, backend in list(backends.items())],
     )
 
 

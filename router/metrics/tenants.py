@@ -5,13 +5,13 @@ All others are counted together, so that the number of series has a bound whatev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import nlargest
 from threading import Lock
 
 from router.metrics.families import Family, Numbers
 from router.metrics.ledger import Ledger
-from router.metrics.pacing import paced
+from router.pacing import paced
 
 MOST = 200
 """Tenants that have series of their own, beside those that are configured to."""
@@ -96,13 +96,13 @@ class Tenants:
         self._clock = clock
         self._most = most
         self._always = frozenset(always)
-        self._known: Mapping[str, object] | None = None  # who is configured; None: not told
+        self._known: Collection[str] | None = None  # who is configured; None: not told
         self._alone = alone
         self._chosen_at = 0.0
         self._lock = Lock()
         self._ledger = Ledger(Cell)
 
-    def configured(self, known: Mapping[str, object]) -> None:
+    def configured(self, known: Collection[str]) -> None:
         """Take note of who the tenants are; the series of all others end."""
         self._known = known
         self._chosen_at = -_EVERY

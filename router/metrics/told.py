@@ -25,12 +25,18 @@ NAME = "router.metrics"
 """Under which the listeners are counted themselves."""
 
 
+_Heard = tuple[type[events.Event], Callable[[Any], object]]
+
+
 class Told:
     """Count what is told; ``bounds`` are those of the histograms."""
 
     def __init__(self, bounds: Sequence[float], tenants: Tenants) -> None:
+        # longer than other functions: a list, each family with its words and labels
         self._tenants = tenants
         self.errors = Counts("errors", "Requests that failed", "cluster", "error")
+        text = "Times that a tenant or schema was asked for that is not served"
+        self.unserved = Counts("lookups_refused", text, "error")
         self.retries = Counts("retries", "Attempts that were followed by another", "error")
         self.denied = Counts("retries_denied", "Retries not made for want of retry budget", "cluster")
         self.slow = Counts("slow_requests", "Requests over their tenant's threshold", "cluster")
@@ -72,18 +78,24 @@ class Told:
         self.tier = Counts("cache_tier_changes", text, "state")
         self.worthless = Counts("cache_not_worth_it", "Tellings that the cache does little", "reason")
         self.secrets = Counts("secret_changes", "Passwords that were not what they had been", "user")
-        self.secret_failures = Counts("secret_failures", "Passwords that could not be had", "user")
+        text = "Times that a password could not be had, and whether the last one was used"
+        self.secret_failures = Counts("secret_failures", text, "user", "kept")
+        text = "Times that tenants could not be looked up, or could again"
+        self.catalog = Counts("catalog_changes", text, "state")
+        text = "Tenants in memory that were looked up anew and were others, and those refused"
+        self.looked_up = Counts("catalog_tenant_changes", text, "change")
         text = "Times that a part of the audit failed, or worked again"
         self.audit = Counts("audit_changes", text, "part", "state")
 
     def listen(self, to: Dispatcher) -> None:
         """Hear of all these events."""
-        for kind, listener in self._listeners():
+        for kind, listener in (*self._of_requests(), *self._of_the_rest()):
             to.subscribe(kind, listener, quiet=True, name=NAME)
 
-    def _listeners(self) -> Iterable[tuple[type[events.Event], Callable[[Any], object]]]:
+    def _of_requests(self) -> Iterable[_Heard]:
         return (
             (events.RequestFailed, self._on_failure),
+            (events.LookupRefused, lambda event: self.unserved.add(event.error)),
             (events.RetryScheduled, lambda event: self.retries.add(event.error)),
             (events.RetryDenied, lambda event: self.denied.add(event.cluster)),
             (events.SlowRequest, self._on_slow),
@@ -100,6 +112,10 @@ class Told:
             (events.CommitUnknown, self._on_end),
             (events.CommitResolved, self._on_resolved),
             (events.WriteCommitted, lambda event: self.written.add(event.node.cluster)),
+        )
+
+    def _of_the_rest(self) -> Iterable[_Heard]:
+        return (
             (events.ConnectionOpened, self._on_opened),
             (events.ConnectionFailed, lambda event: self.failed.add(event.node.label, event.error)),
             (events.ConnectionClosed, lambda event: self.closed.add(event.node.label, event.reason)),
@@ -129,7 +145,16 @@ class Told:
             (events.CacheTierChanged, lambda event: self.tier.add("up" if event.usable else "down")),
             (events.CacheNotWorthIt, lambda event: self.worthless.add(event.reason)),
             (events.SecretChanged, lambda event: self.secrets.add(event.user)),
-            (events.SecretFailed, lambda event: self.secret_failures.add(event.user)),
+            (
+                events.SecretFailed,
+                lambda event: self.secret_failures.add(event.user, "yes" if event.kept else "no"),
+            ),
+            (events.CatalogChanged, lambda event: self.catalog.add("up" if event.usable else "down")),
+            (
+                events.TenantChanged,
+                lambda event: self.looked_up.add("gone" if event.gone else "changed"),
+            ),
+            (events.TenantRefused, lambda event: self.looked_up.add("refused")),
             (
                 events.AuditFailed,
                 lambda event: self.audit.add(event.part, "failing" if event.error else "working"),

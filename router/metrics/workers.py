@@ -19,8 +19,8 @@ from threading import Lock
 from router.logs import log_of
 from router.metrics.families import Family
 from router.metrics.merging import APART, apart, merged
-from router.metrics.pacing import paced, politely
 from router.metrics.snapshots import dumped, loaded
+from router.pacing import paced, politely
 
 _EVERY = 5.0  # seconds between two snapshots
 _PAST = "past"

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from router.errors import RouterError
 from router.live import Live
-from router.metrics.pacing import paced, politely
+from router.pacing import paced, politely
 from router.picture import Picture
 from router.web.answers import refusal
 from router.web.feed import Feed, watch
