@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-JOBS ?= 2
+JOBS ?= 3
 
-.PHONY: help setup demo test bench chaos consistency cache observe dashboards check fix up down clean
+.PHONY: help setup demo test bench chaos consistency cache observe tenancy leaks dashboards check fix up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,14 @@ cache: setup ## Measure the cache, each figure beside its limit; ARGS="--quick" 
 observe: setup ## Measure what observing costs, each figure beside its limit; ARGS="--quick" within a minute, "--json"
 	@$(BIN)/python -m tests.servers.install >&2
 	@$(BIN)/python -m tests.observe $(ARGS)
+
+tenancy: setup ## Measure many tenants, each figure beside its limit; ARGS="--quick" within a minute, "--json", "--family weights"
+	@$(BIN)/python -m tests.servers.install >&2
+	@$(BIN)/python -m tests.tenancy $(ARGS)
+
+leaks: setup ## Look for a row of another tenant in every isolation model; ARGS="--quick" within a minute, "--json"
+	@$(BIN)/python -m tests.servers.install >&2
+	@$(BIN)/python -m tests.leaks $(ARGS)
 
 up: ## Start the servers in docker, on loopback ports, and wait until they are healthy
 	docker compose up --detach --wait

@@ -17,12 +17,13 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from router import caching, errors, events, predicates, reasons, retries
+from router import errors, events, predicates, reasons, retries, tenant_table
 from router.cache import refusal, serving
 from router.cache.advice import ADVICE
 from router.config.models import RouterFile, TenantFile
 from router.config.section import Section
 from router.config.units import DURATION_PATTERN, SIZE_PATTERN
+from router.lexer import Dialect
 from router.metrics.reference import reference
 from router.retries import Verdict, judge, judge_transaction
 
@@ -211,7 +212,7 @@ def uncached_table() -> str:
     """Return every reason that keeps a read from the cache, where it is counted, and what to do."""
     counted: dict[str, list[str]] = {}
     for where, kinds in (
-        ("bypass", (caching.Bypass, refusal.Refusal)),
+        ("bypass", (refusal.Bypass, refusal.Refusal)),
         ("refusal", (serving.Refusal,)),
         ("unstored", (refusal.Unstored,)),
     ):
@@ -322,6 +323,21 @@ def _shown_before(model: type[Section]) -> set[type[Section]]:
     return set(sections(RouterFile)) if model is TenantFile else set()
 
 
+# --- tenants ---------------------------------------------------------------------------------------------
+
+
+def tenant_tables() -> str:
+    """Return how the table of tenants is made on each engine."""
+    parts = []
+    for name, dialect in (
+        ("PostgreSQL", Dialect.POSTGRESQL),
+        ("MySQL and MariaDB", Dialect.MYSQL),
+        ("SQLite", Dialect.SQLITE),
+    ):
+        parts.append(f"### {name}\n\n```sql\n" + ";\n".join(tenant_table.ddl(dialect)) + ";\n```")
+    return "\n\n".join(parts)
+
+
 # --- faults ----------------------------------------------------------------------------------------------
 
 _CASES = re.compile(r"\(fault cases? ([0-9, ]+)\)")
@@ -362,6 +378,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "uncached": uncached_table,
     "faults": fault_table,
     "router_file": lambda: key_tables(RouterFile),
+    "tenant_tables": tenant_tables,
     "tenant_file": lambda: key_tables(TenantFile),
 }
 

@@ -9,12 +9,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import hypothesis
 import pytest
 
-from tests import turns
+from tests import sharing_out, turns
 from tests.doubles import server as server  # a scripted engine, for faults on demand
 from tests.engines import engine as engine  # the fixtures of the suite over all engines
 from tests.engines import heard as heard
@@ -69,40 +69,27 @@ def pytest_configure(config: pytest.Config) -> None:
     Folder.place = memory() or Folder.place
 
 
-_LONGEST = (
-    "test_failover",
-    "test_dashboards_live",
-    "test_consistency",
-    "test_network",
-    "test_cancellation",
-    "test_cache_broadcast",
-    "test_commit_outcome",
-    "test_process",
-    "test_cli",
-    "test_cache_figures",
-    "test_cache_shared",
-    "test_drivers_failing",
-    "test_cancellation_servers",
-    "test_consistency_reads",
-    "test_tls",
-    "test_servers",
-    "test_cache_memory",
-    "test_cache_remote",
-    "test_differential",
-    "test_walls",
-)
+@pytest.fixture
+def timed() -> None:
+    """Stand in the ids of tests that are timed."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let the ids of timed tests say so."""
+    sharing_out.name_timed(metafunc)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing_out.ByFile:
+    """Share the tests out between the processes of a run."""
+    return sharing_out.ByFile(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not meant for an engine: a skip would look like something missing."""
     left_out = [item for item in items if not wanted(item)]
     config.hook.pytest_deselected(items=left_out)
-    # the longest files first: one that a worker begins last keeps the others waiting at the end
-    items[:] = sorted((item for item in items if wanted(item)), key=_turn)
-
-
-def _turn(item: pytest.Item) -> int:
-    return _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST)
+    items[:] = sorted((item for item in items if wanted(item)), key=sharing_out.turn)
 
 
 def pytest_collection_finish() -> None:

@@ -17,7 +17,7 @@ import pytest
 from router import Router
 from router.config import Config, parse
 from router.drivers import registry
-from router.drivers.driver import Connection, Driver, Endpoint, Location
+from router.drivers.driver import Binding, Connection, Driver, Endpoint, Location
 from router.errors import ConnectionLost, RouterError, ServerError
 from router.rows import Result, Row, row_class
 from router.statements import Dialect
@@ -118,7 +118,7 @@ class ScriptedConnection(Connection):
         self.endpoint = endpoint
         self.password = password
         self.calls: list[str] = []
-        self.bound: list[str | None] = []
+        self.bound: list[Binding | None] = []
         self._open = True
 
     @property
@@ -180,7 +180,7 @@ class ScriptedConnection(Connection):
     async def control(self, text: str, timeout: float) -> None:
         await self._meet(text.split()[0].lower(), text, timeout)
 
-    async def bind(self, endpoint: Endpoint, binding: str | None, timeout: float) -> None:
+    async def bind(self, endpoint: Endpoint, binding: Binding | None, timeout: float) -> None:
         await self._meet("bind", "", timeout)
         self.bound.append(binding)
 
@@ -229,7 +229,7 @@ class ScriptedDriver(Driver):
         return ServerError(f"unexpected {type(exc).__name__}", cause=exc)
 
     def locate(self, placement: Placement) -> Location:
-        return Location("shared", placement.database)
+        return Location("shared", Binding(placement.database))
 
     def sqlalchemy_url(self) -> str:
         return "postgresql+asyncpg://"

@@ -90,7 +90,9 @@ class Engine:
             }
             for tenant in tenants
         }
-        quick = {"retries": {"attempts": 3, "min_wait": "5ms", "max_wait": "50ms"}}
+        quick: dict[str, Any] = {"retries": {"attempts": 3, "min_wait": "5ms", "max_wait": "50ms"}}
+        # what one tenant leaves to others by itself has tests of its own
+        quick["limits"] = {"connections": section["connections"].get("max", connections)}
         return {
             "version": 1,
             "clusters": {"main": section},

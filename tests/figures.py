@@ -1,12 +1,14 @@
-"""A measured figure beside its limit: how the long commands print what they found, and their exit code."""
+"""A measured figure beside its limit: what the long commands take, print and return is the same for all."""
 
+import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 
@@ -31,6 +33,45 @@ class Figure:
         value = None if self.value != self.value else round(self.value, 6)
         found = {"name": self.name, "value": value, "limit": self.limit, "ok": self.ok, "unit": self.unit}
         return found | ({"note": self.note} if self.note else {})
+
+
+#: Yields figures; is given what says meanwhile how far it is.
+Family = Callable[[Callable[[str], None]], AsyncIterator[Figure]]
+
+
+def of(figures: Callable[..., AsyncIterator[Figure]], *given: object) -> Family:
+    """Return a family that says nothing on its way."""
+    return lambda say: figures(*given)
+
+
+def command_line(
+    module: str, description: str | None, families: Iterable[str], fewer: str
+) -> argparse.ArgumentParser:
+    """Return what reads a command's options; ``fewer`` says what there is less of in a quick run."""
+    parser = argparse.ArgumentParser(f"python -m {module}", description=description)
+    add = parser.add_argument
+    add("--json", action="store_true", help="print one JSON object a line instead of a table")
+    add("--quick", action="store_true", help=f"finish within a minute: fewer {fewer}")
+    add("--family", action="append", choices=list(families), help="only these figures; may be repeated")
+    return parser
+
+
+async def measured(families: Mapping[str, Family]) -> list[Figure]:
+    """Return the figures of some families, by name; show the way there where there is a terminal."""
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    found: list[Figure] = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        for name, family in families.items():
+
+            def say(text: str, name: str = name) -> None:
+                bar.update(task, description=f"{name}: {text}")
+
+            bar.update(task, description=name)
+            async for figure in family(say):
+                found.append(figure)
+                say(figure.name)
+    return found
 
 
 def show(title: str, figures: Iterable[Figure], *, as_json: bool) -> int:

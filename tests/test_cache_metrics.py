@@ -78,7 +78,13 @@ async def test_the_same_tenants_have_series_as_for_requests(engine: Engine) -> N
         cache = router._running().cache
         metrics.watch(
             Parts(
-                {}, router._pools, cache, dict.fromkeys(f"t{n}" for n in range(9)), lambda most: (), monotonic
+                {},
+                router._pools,
+                cache,
+                dict.fromkeys(f"t{n}" for n in range(9)),
+                lambda most: (),
+                monotonic,
+                lambda: (),
             )
         )
         for number in range(9):

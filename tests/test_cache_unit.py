@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,9 @@ from router.cache.shown import Shown
 from router.cache.values import freeze
 from router.consistency import Bounded, Consistency
 from router.errors import ServerError
+from router.filling import Fill
 from router.frontier import Frontier
+from router.routing import Snapshot
 from router.topology import Node, Role
 
 SESSION, EVENTUAL = Consistency.SESSION, Consistency.EVENTUAL
@@ -297,6 +301,45 @@ def test_who_shares_a_read_of_a_replica_that_lags_is_not_taken_back(marks: Marks
     assert shared is Refusal.SHOWN
 
 
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize(("as_of", "tables"), [(-inf, (T,)), (-inf, ()), (101.0, ())])
+def test_an_answer_of_unknown_age_or_tables_is_for_those_who_have_seen_nothing(
+    marks: Marks, as_of: float, tables: tuple[Place, ...], early: bool
+) -> None:
+    """That all writes since the process began are heard of does not say what it lacks."""
+    seen, found = Frontier(), entry(marks, as_of, 120.0)
+    seen.shown = Shown()
+    if not tables:
+        found.places = found.marks = ()
+
+    def shared() -> Refusal | None:
+        return refusal(found, seen, SESSION, 60.0, 120.0, -inf, lambda: inf, fresh=True)
+
+    assert shared() is None
+    if early:  # it began before the cache did
+        seen.shown = None
+        seen.note_cached(found.node, 115.0, -inf)
+    else:
+        seen.shown.everything(115.0)
+    assert shared() is Refusal.SHOWN
+
+
+def test_who_is_primary_no_more_is_not_believed() -> None:
+    """What it answers while another takes over is neither kept nor given to those who wait for it."""
+    old, new = (Node(name, "main", Role.PRIMARY, "127.0.0.1", 1) for name in ("old", "new"))
+    connection: Any = SimpleNamespace(opened_at=0.0)
+    for before, after, node in ((old, old, old), (old, new, None), (old, None, None)):
+        health = SimpleNamespace(lineage=SimpleNamespace(position=None), steady=lambda name: -inf)
+        cluster = SimpleNamespace(replicas_current=False)
+        target: Any = SimpleNamespace(backend=SimpleNamespace(health=health, cluster=cluster))
+        fill = Fill()
+        health.snapshot = partial(Snapshot, before, ())
+        fill.asks(target, 100.0)
+        health.snapshot = partial(Snapshot, after, ())
+        fill.answered(target, old, connection, 101.0)
+        assert (fill.node, fill.as_of) == (node, -inf if node is None else 100.0)
+
+
 def test_own_writes_count_for_all_tables_and_to_the_moment(marks: Marks) -> None:
     """An entry of just after the write does; nothing that others have let us hear makes an older one do."""
     seen = Frontier()
@@ -308,9 +351,9 @@ def test_own_writes_count_for_all_tables_and_to_the_moment(marks: Marks) -> None
 def test_a_session_that_began_before_the_cache_has_seen_what_it_has(marks: Marks) -> None:
     """Without a record of tables, all that it read counts for every table."""
     seen = Frontier()
-    seen.note_replica(NODE, 110.0)
+    seen.note_replica(NODE, 110.0, 110.0, -inf)
     seen.move(NODE)
-    seen.note_replica(NODE, 110.0)
+    seen.note_replica(NODE, 110.0, 110.0, -inf)
     assert ask(entry(marks, 105.0, 106.0, U), seen, 111.0) is Refusal.SHOWN
     assert ask(entry(marks, 110.0, 111.0, U), seen, 111.0) is None
 

@@ -5,11 +5,10 @@ import logging
 import pytest
 
 from router.cache.advice import ADVICE
-from router.cache.refusal import Refusal, Unstored
+from router.cache.refusal import Bypass, Refusal, Unstored
 from router.cache.serving import Refusal as Unserved
 from router.cache.tally import Tally, add
 from router.cache.worth import ABSENT, Verdict, Worth, judge, main_reason
-from router.caching import Bypass
 from router.events import CacheNotWorthIt
 from tests.engines import Engine, Recorder, only
 

@@ -294,16 +294,18 @@ async def test_waiting_for_a_connection_may_be_cancelled(engine: Engine, way: st
     """Broken off in the queue, also just as its turn comes, a waiter loses no connection (fault case 37)."""
 
     async def queued(router: Router, mark: int) -> None:
-        holding = asyncio.ensure_future(hold(router))
+        held = asyncio.Event()  # one suspension, however long a connection takes to open
+        holding = asyncio.ensure_future(hold(router, held))
         try:
-            await lent(router)
+            await held.wait()
             await fetch_one(router, mark)
         finally:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait((holding,))
 
-    async def hold(router: Router) -> None:
+    async def hold(router: Router, held: asyncio.Event) -> None:
         async with router.session("acme") as session, session.transaction():
+            held.set()
             for _ in range(1_000):
                 if any(pool.waiting for pool in router.status().pools):
                     return

@@ -232,8 +232,14 @@ def _changes() -> Iterator[Event]:
     yield events.CacheTierChanged(1.0, True, "")
     yield events.CacheFlushed(1.0, None, "failover")
     yield events.ConfigurationLoaded(1.0, 2, 3, 40)
+    yield events.ConfigurationLoaded(1.0, 3, 3, 41, 1, 0, 2, ("main",), ("cache",))
+    yield events.ConfigurationRefused(1.0, 3, 2, "config/router.yaml:1:1: version is wrong. Correct it")
+    yield events.CatalogChanged(1.0, False, "ConnectError")
+    yield events.CatalogChanged(1.0, True, "")
+    yield events.TenantRefused(1.0, "acme", ("catalog.acme.tier: it 'golden' is not in router.yaml",))
     yield events.SecretChanged(1.0, "app", "env:APP_PASSWORD")
-    yield events.SecretFailed(1.0, "app", "env:APP_PASSWORD", "not set")
+    yield events.SecretFailed(1.0, "app", "${env:APP_PASSWORD}", "not set", kept=False)
+    yield events.SecretFailed(1.0, "app", "${aws:app}", "it cannot be reached", kept=True)
 
 
 def test_console_says_every_change_in_a_sentence() -> None:

@@ -127,8 +127,13 @@ async def test_demo_does_not_retry_what_was_not_busy(monkeypatch: pytest.MonkeyP
     assert failed == "8 Busy: the file was busy (LockTimeout), and was tried again: 0x"
 
 
+def _add_tenant(config: Path, tenant: str) -> None:
+    text = (config / "tenants" / "acme.yaml").read_text()
+    (config / "tenants" / f"{tenant}.yaml").write_text(text.replace("acme", tenant))
+
+
 def test_demo_serves_metrics_and_console_until_it_is_stopped() -> None:
-    """It says where, has live traffic of all sorts, and ends well with the signal of Ctrl-C."""
+    """It says where, has live traffic of all sorts, reloads on SIGHUP, and ends well with that of Ctrl-C."""
     command = [sys.executable, "-W", "error", "-m", "router", "demo", "--serve", "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -144,6 +149,11 @@ def test_demo_serves_metrics_and_console_until_it_is_stopped() -> None:
             assert seen == {"primary", "replica", "cache"}
             assert "router_requests_total{" in httpx.get(where["metrics"]).text
             assert "Token of the console" in httpx.get(where["console"]).text
+            _add_tenant(Path(where["config"]), "hooli")
+            process.send_signal(signal.SIGHUP)
+            assert process.stderr is not None
+            told = process.stderr.readline().decode()
+            assert told.startswith("configuration 2: tenants 1 added, 0 removed, 0 changed;")
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=20)
             assert (process.returncode, errors) == (0, b"")

@@ -107,7 +107,7 @@ async def test_a_request_into_a_blackhole(proxied: Proxied, items: str, write: b
 
 async def test_giving_up_does_not_pile_up(proxied: Proxied, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was given up is gone in bounded time: clean-up, tasks and sockets (fault case 23)."""
-    monkeypatch.setattr("router.pools.pool._CLEANUP", 0.2)
+    monkeypatch.setattr("router.pools.lending._CLEANUP", 0.2)
     tasks = len(asyncio.all_tasks())
     async with proxied.engine.open(connections=8, defaults=ONCE) as router:
         assert router._pools is not None
@@ -132,7 +132,7 @@ async def test_a_connection_given_up_in_mid_send_is_closed(
     proxied: Proxied, items: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the server does not take is not waited for beyond the clean-up's time (fault case 23)."""
-    monkeypatch.setattr("router.pools.pool._CLEANUP", 0.2)
+    monkeypatch.setattr("router.pools.lending._CLEANUP", 0.2)
     column = "BYTEA" if proxied.engine.dialect == "postgresql" else "LONGBLOB"
     async with proxied.engine.open(connections=1, defaults=ONCE) as router:
         sql = f"INSERT INTO {items}_big (value) VALUES (:value)"

@@ -251,8 +251,9 @@ async def test_text_and_orm_share_the_physical_connections(engine: Engine) -> No
                 ours = tx.unit.lease.connection.driver_connection
             for _ in range(3):
                 async with session.orm() as orm:
-                    raw = await (await orm.connection()).get_raw_connection()
-                    assert raw.driver_connection is ours
+                    # not by get_raw_connection(): what that gives away is closed afterwards
+                    shared = (await orm.connection()).sync_connection
+                    assert shared is not None and shared.connection.driver_connection is ours
                 assert await session.fetch_value("SELECT 1", primary=True) == 1
                 core = await session.fetch_value(sa.select(sa.literal(5)), primary=True)
                 assert core == 5
@@ -278,6 +279,42 @@ async def test_many_orm_blocks_at_once_stay_within_the_pool(engine: Engine) -> N
         for tenant in ("acme", "globex"):
             rows = await router.fetch_all(f"SELECT who FROM {name}", tenant=tenant, primary=True)
             assert [row.who for row in rows] == [tenant] * 10
+
+
+@only("mariadb")
+async def test_a_connection_that_is_closed_between_two_packets_is_lost(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the router gives up on a server: SQLAlchemy's error and ours, not what aiomysql trips over."""
+    import aiomysql
+
+    send = aiomysql.Connection._execute_command
+    async with engine.open(connections=1) as router:
+
+        async def cut(raw: Any, command: int, sql: str | bytes) -> None:
+            await send(raw, command, sql)
+            if b"SELECT 7" in (sql if isinstance(sql, bytes) else sql.encode()):
+                assert router._pools is not None
+                router._pools.abort(router._backends["main"].cluster.primary)
+
+        for use in (_by_orm, _by_core):
+            assert await use(router, "SELECT 6") == 6
+            monkeypatch.setattr(aiomysql.Connection, "_execute_command", cut)
+            with pytest.raises((SQLAlchemyError, RouterError)) as caught:
+                await use(router, "SELECT 7")
+            assert isinstance(predicates.router_error(caught.value), ConnectionLost)
+            monkeypatch.undo()
+            assert await use(router, "SELECT 8") == 8
+
+
+async def _by_orm(router: Router, sql: str) -> object:
+    async with router.session("acme").orm() as orm:
+        return (await orm.execute(sa.text(sql))).scalar()
+
+
+async def _by_core(router: Router, sql: str) -> object:
+    async with router.session("acme").transaction() as tx:
+        return await tx.fetch_value(sa.text(sql))
 
 
 # --- Core ------------------------------------------------------------------------------------------------

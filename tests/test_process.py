@@ -101,7 +101,7 @@ _CHILD = """
 async def child(router, session):
     for work in (
         lambda: use(router), lambda: session.execute("SELECT 1"), router.connect, router.ping,
-        session.begin, lambda: session.orm().__aenter__(),
+        session.begin, lambda: session.orm().__aenter__(), lambda: router.reload(CONFIG),
         lambda: lease.run("fetch_all", IDENTITY, (), None),
     ):
         try:

@@ -49,6 +49,7 @@ UNKNOWN = [
 NOT_SENT = [
     (errors.ConnectError, ELSEWHERE, AGAIN, AGAIN),
     (errors.TooManyConnections, ELSEWHERE, AGAIN, AGAIN),
+    (errors.SecretUnavailable, ELSEWHERE, AGAIN, AGAIN),
     (errors.ConnectionLost, ELSEWHERE, AGAIN, AGAIN),
     (errors.SerializationFailure, ELSEWHERE, AGAIN, AGAIN),
     (errors.LockTimeout, ELSEWHERE, AGAIN, AGAIN),  # BEGIN IMMEDIATE on a busy SQLite file

@@ -63,6 +63,8 @@ def picture(**more: Any) -> dict[str, Any]:
         "up": 60.0,
         "watched": 9.0,
         "tenants": 3,
+        "generation": 1,
+        "refused": "",
         "pace": {"requests": 10.0, "errors": 1.0, "p99": 0.1},
         "running_total": 1,
         "clusters": [],
@@ -70,6 +72,10 @@ def picture(**more: Any) -> dict[str, Any]:
         "pools": [
             {"node": "main/r1", "database": "app", "user": "app", "size": 4, "idle": 1, "in_use": 3,
              "waiting": 2, "max": 10}
+        ],
+        "budgets": [
+            {"node": "main/r1", "size": 4, "idle": 1, "in_use": 3, "opening": 0, "waiting": 2, "max": 10,
+             "pools": 1}
         ],
         "queues": [{"tenant": "acme", "in_use": 3, "waiting": 2}],
         "running": [{"at": 1.0, "seconds": 1.5, "tenant": "acme", "task": "job", "text": "select ?"}],
@@ -80,6 +86,7 @@ def picture(**more: Any) -> dict[str, Any]:
             {"at": 5.0, "kind": "primary", "level": "bad", "where": "main", "text": "none", "count": 2}
         ],
         "troubles": [],
+        "listeners": [],
         **more,
     }  # fmt: skip
 

@@ -126,11 +126,12 @@ def _at_once(request: Coroutine[Any, Any, Any]) -> None:
         pytest.fail("the request gave the event loop a turn although its connection was idle")
 
 
-# work, most calls, most coroutines, most instructions; on CPython 3.11 a read takes 86, 7 and 1,550
+# work, most calls, most coroutines, most instructions; on CPython 3.11 a read takes 86, 7 and 1,590;
+# to count what each tenant holds of a node takes 35 of them
 _LIMITS = [
-    pytest.param(_read, 97, 12, 1_570, id="read"),
-    pytest.param(_write, 92, 12, 1_445, id="write"),
-    pytest.param(_transaction, 276, 46, 4_480, id="transaction"),
+    pytest.param(_read, 97, 12, 1_610, id="read"),
+    pytest.param(_write, 92, 12, 1_475, id="write"),
+    pytest.param(_transaction, 276, 46, 4_530, id="transaction"),
 ]
 
 
@@ -273,11 +274,12 @@ def _fastest(work: Callable[[], object], times: int) -> float:
 
 
 @pytest.mark.timed
-@pytest.mark.timed
 async def test_a_known_text_is_decided_many_times_faster_than_a_new_one(router: Router) -> None:
     """The cached decision costs a small part of reading a statement for the first time."""
-    known = _fastest(lambda: router.explain(READ, tenant="acme"), 200)
-    new = _fastest(lambda: parse(READ, Dialect.POSTGRESQL), 50)
+    known = new = float("inf")
+    for _ in range(100):  # in turns: a machine that is slow for a while is so for both
+        new = min(new, _fastest(lambda: parse(READ, Dialect.POSTGRESQL), 2))
+        known = min(known, _fastest(lambda: router.explain(READ, tenant="acme"), 20))
     assert new / known >= 20
 
 

@@ -173,8 +173,10 @@ async def test_the_namespace_is_that_of_the_engine(
     if engine == "postgresql":
         section["database"] = tenant["database"] = "app"
     router = Router(parse({"version": 1, "clusters": {"main": section}, "tenants": {"acme": tenant}}))
-    with telemetry.instrument(router, namespace=namespace):
-        router.dispatcher.emit(finished(PRIMARY))
+    async with router:
+        router.session("acme")
+        with telemetry.instrument(router, namespace=namespace):
+            router.dispatcher.emit(finished(PRIMARY))
     told = attributes(telemetry.span)
     assert told["db.system.name"] == engine
     assert told.get("db.namespace") == expected

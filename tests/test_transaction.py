@@ -9,6 +9,7 @@ from router import Router, predicates
 from router.errors import (
     ConcurrentUse,
     ForeignKeyViolation,
+    ParameterError,
     ReadOnlyViolation,
     RouterClosed,
     StatementError,
@@ -300,6 +301,16 @@ async def test_a_readonly_transaction_follows_own_writes(
 
 
 # --- isolation and constraints at the end ----------------------------------------------------------------
+
+
+@POSTGRESQL
+async def test_a_level_reaches_the_server_after_a_value_that_was_wrong(router: Router, items: str) -> None:
+    """What was prepared and never run leaves no transaction behind that has a level already."""
+    async with router.session("acme") as session:
+        with pytest.raises(ParameterError):
+            await session.execute(f"UPDATE {items} SET amount = :n WHERE amount = :n + 1", {"n": "many"})
+        async with session.transaction(isolation="serializable") as tx:
+            assert await tx.fetch_value("SELECT current_setting('transaction_isolation')") == "serializable"
 
 
 @POSTGRESQL

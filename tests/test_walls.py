@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from router import Router, errors
-from router.building import Clocks, backends
+from router.building import Clocks, backends, keeper
 from router.config import parse
-from router.drivers import postgresql
+from router.credentials import Passwords
+from router.drivers import postgresql_opening
 from router.pools.registry import Pools
 from tests.engines import POSTGRESQL, Engine, only
 
@@ -57,7 +58,10 @@ def test_only_tenants_of_the_cluster_count(tmp_path: Any) -> None:
         tmp_path,
     )
     pools = Pools(emit=lambda event: None, clock=time.monotonic, wall=time.time, rng=Random(1))
-    made = backends(config, pools, lambda event: None, Clocks(time.monotonic, time.time), Random(1))
+    clocks = Clocks(time.monotonic, time.time)
+    secrets = keeper(config, {}, lambda event: None, clocks, Random(1))
+    passwords = Passwords(lambda event: None, clocks.wall, secrets)
+    made = backends(config, pools, passwords, lambda event: None, clocks, Random(1), further=False)
     walls = {name: each._access[each.cluster.primary.name].setup.wall for name, each in made.items()}
     assert walls == {"one": 55.0, "two": 2.0, "three": None}
 
@@ -149,7 +153,7 @@ async def test_a_server_that_does_not_know_the_setting_is_connected_to(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL before 14, or a relative of it, refuses the setting; then it is left out."""
-    monkeypatch.setattr(postgresql, "_CHECK", {"client_connection_check_internal": "5s"})
+    monkeypatch.setattr(postgresql_opening, "_CHECK", {"client_connection_check_internal": "5s"})
     async with engine.open() as router:
         assert await router.fetch_value("SELECT 1", tenant="acme", primary=True) == 1
         assert await limits(router, engine) == {"33s"}

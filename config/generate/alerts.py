@@ -150,7 +150,7 @@ _POOLS = [
         "RouterPoolSaturated",
         TICKET,
         "2m",
-        f"max by (job, node) (\n  {PREFIX}pool_fullest_ratio > 0.9\n"
+        f"max by (job, node) (\n  {PREFIX}pool_used_ratio > 0.9\n"
         f"  and on (job, instance, node) {PREFIX}pool_waiters > 0\n)",
         "The connections of {{ $labels.node }} are all in use",
         "{{ $value | humanizePercentage }} of the fullest pool are in use in some process, and requests "
@@ -160,8 +160,8 @@ _POOLS = [
         "RouterPoolFillsUp",
         NOTE,
         "5m",
-        f"max by (job, node) (\n  predict_linear({PREFIX}pool_fullest_ratio[15m], 1800) > 1\n"
-        f"  and {PREFIX}pool_fullest_ratio > 0.5\n)",
+        f"max by (job, node) (\n  predict_linear({PREFIX}pool_used_ratio[15m], 1800) > 1\n"
+        f"  and {PREFIX}pool_used_ratio > 0.5\n)",
         "The connections of {{ $labels.node }} run out within half an hour",
         "As the last quarter of an hour went on, {{ $value | humanizePercentage }} would be in use by then.",
     ),
@@ -311,12 +311,28 @@ _PROCESSES = [
         "None is scraped: all are down, or Prometheus does not know where they are.",
     ),
     Alert(
+        "RouterConfigurationRefused",
+        TICKET,
+        "0s",
+        f"count by (job) ({PREFIX}configuration_last_load_success == 0)",
+        "The configuration of {{ $labels.job }} has mistakes",
+        "{{ $value }} processes go on with the one before; one that is started now would not come up.",
+    ),
+    Alert(
         "RouterSecretFails",
         PAGE,
         "0s",
-        happened("secret_failures_total", "job, user", "5m"),
+        happened("secret_failures_total", "job, user", "5m", 'kept="no"'),
         "The password of {{ $labels.user }} cannot be had",
         "{{ printf `%.0f` $value }} connects within 5 minutes failed for it.",
+    ),
+    Alert(
+        "RouterSecretOld",
+        TICKET,
+        "10m",
+        f"count by (job, source) ({PREFIX}secret_failing == 1)",
+        "{{ $labels.source }} cannot be read anew",
+        "{{ $value }} processes go on with the password that they read last.",
     ),
     Alert(
         "RouterListenerMuted",

@@ -172,7 +172,7 @@ _PROCESSES = (
         "Configuration generation",
         "How often each process has loaded a configuration since its start. All step up together when the "
         "files change.",
-        "A process that stays behind could not read them: its log has the file and line.",
+        "A process that stays behind found mistakes: its event ConfigurationRefused has the file and line.",
         Query(everywhere("configuration_generation"), _PROCESS),
         width=6,
     ),

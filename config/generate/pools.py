@@ -20,7 +20,7 @@ _WAITS = rate(in_cluster("pool_acquire_duration_seconds_bucket"))
 _IN_USE = total(at_node("pool_connections", 'state="in_use"'), "node")
 _LIMIT = total(at_node("pool_limit"), "node")
 _TENANT_WAITS = total(rate(everywhere("tenant_wait_seconds_total", 'tenant!="_other"')), "tenant")
-_USED = at_node("pool_fullest_ratio")
+_USED = at_node("pool_used_ratio")
 _AHEAD = f"clamp(predict_linear({_USED}[15m], 1800), 0, 2)"
 _LINK = (link_to("router-tenant", "This tenant", tenant="${__field.labels.tenant}"),)
 

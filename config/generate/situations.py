@@ -55,8 +55,10 @@ _READS = _router("requests_total", cluster="main", role="replica", kind="read", 
 _TIMED = {"cluster": "main", "role": "replica", "kind": "read"}
 _QUICK = _router("request_duration_seconds_bucket", **_TIMED, le="0.25")
 _COUNT = _router("request_duration_seconds_count", **_TIMED)
-_FULL = _router("pool_fullest_ratio", node="main/primary")
+_FULL = _router("pool_used_ratio", node="main/primary")
 _WAITERS = _router("pool_waiters", node="main/primary")
+_LOADED = _router("configuration_last_load_success")
+_SECRET = _router("secret_failing", source="${vault:secret/data/app}")
 _ERRORS = _router("errors_total", cluster="main", error="ConnectionLost")
 _MISTAKES = _router("errors_total", cluster="main", error="UniqueViolation")
 _SLOW = _router("slow_requests_total", cluster="main")
@@ -103,6 +105,8 @@ _PROCESS = {
     _LOOP: steady(0.002),
     _MUTED: steady(0),
     _DROPPED: steady(3),
+    _SECRET: steady(0),
+    _LOADED: steady(1),
 }
 _ALL = _TRAFFIC | _NODES | _CONNECTIONS | _SHARED | _PROCESS
 
@@ -230,7 +234,12 @@ _PROCESSES = (
         _BUILD: f"1x{_TROUBLE - 1} stale",
         _router("build_info", instance="app-2", version="1", python="3.11"): steady(1),
     }),
-    *_rare("RouterSecretFails", "secret_failures_total", user="app"),
+    Situation("a reload was refused", ("RouterConfigurationRefused",), {_LOADED: then(1, 0)}),
+    *_rare("RouterSecretFails", "secret_failures_total", user="app", kept="no"),
+    Situation("a store is down and passwords are kept", ("RouterSecretOld",), {
+        _router("secret_failures_total", user="app", kept="yes"): from_then(1),
+        _SECRET: then(0, 1),
+    }),
     Situation("a listener is muted", ("RouterListenerMuted",), {_MUTED: then(0, 1)}),
     Situation("events are dropped", ("RouterEventsDropped",), {_DROPPED: from_then(60, 3)}),
 )  # fmt: skip

@@ -73,13 +73,13 @@ async def _around(batches: int) -> dict[str, float]:
             await router.fetch_one("SELECT 1", tenant=TENANT)
             executor = router._running()
             target = executor.target(TENANT, None)
-            (pool,) = target.pools.values()
+            ((pool, holder),) = target.pools.values()
             statement = target.backend.statements.of("SELECT 1")
             request = Request(target, Frontier(), "fetch_one", statement, (), 0.0)
             request.started, request.node = executor.clock(), target.backend.cluster.replicas[0]
 
             def lend() -> None:
-                taken = pool.take(target.binding, executor.clock())
+                taken = pool.take(target.binding, executor.clock(), holder)
                 assert taken is not None
                 pool.give(taken)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import markdown, plan
+from tests.bench import decision, markdown, plan
 from tests.bench.arms import NAMES
 from tests.bench.figures import Figure, figures
 from tests.bench.measure import Sample, measure
@@ -82,6 +82,11 @@ async def test_each_client_does_one_request_at_least() -> None:
     sample = await measure(operation, 3, 0.0)
     assert sorted(seen) == [0, 1, 2]
     assert sample.rps > 0
+
+
+async def test_the_parts_of_a_request_can_be_timed_alone() -> None:
+    """Each of those that need a connection takes some time; they call what is inside of the router."""
+    assert min((await decision._around(1)).values()) > 0
 
 
 def test_no_password_in_a_reason() -> None:

@@ -7,13 +7,10 @@ import random
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from tests.cache import costs, faults, growth, herds, hits, processes, ratios
 from tests.cache.effort import FULL, QUICK, Effort
 from tests.cache.servers import Servers
-from tests.figures import Figure, show
+from tests.figures import Figure, command_line, measured, of, show
 from tests.servers import watchdog
 
 # one module each, with a function of this form
@@ -30,12 +27,8 @@ FAMILIES: dict[str, Callable[[Effort, int, Servers], AsyncIterator[Figure]]] = {
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser("python -m tests.cache", description=__doc__)
-    add = parser.add_argument
-    add("--json", action="store_true", help="print one JSON object a line instead of a table")
-    add("--quick", action="store_true", help="finish within a minute: fewer keys and requests")
-    add("--seed", type=int, help="of all choices; a new one if left out, printed in any case")
-    add("--family", action="append", choices=list(FAMILIES), help="only these figures; may be repeated")
+    parser = command_line("tests.cache", __doc__, FAMILIES, "keys and requests")
+    parser.add_argument("--seed", type=int, help="of all choices; a new one if left out, printed in any case")
     return parser.parse_args(arguments)
 
 
@@ -44,27 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = options(arguments)
     seed = given.seed if given.seed is not None else random.randrange(1_000_000)
     logging.getLogger("router").addHandler(logging.NullHandler())  # failures are part of the game here
-    servers = Servers()
+    servers, effort = Servers(), QUICK if given.quick else FULL
+    made = {name: of(FAMILIES[name], effort, seed, servers) for name in given.family or FAMILIES}
     try:
-        found = asyncio.run(
-            _all(given.family or list(FAMILIES), QUICK if given.quick else FULL, seed, servers)
-        )
+        found = asyncio.run(measured(made))
     finally:
         servers.close()
     return show(f"cache, seed {seed}", found, as_json=given.json)
-
-
-async def _all(families: Sequence[str], effort: Effort, seed: int, servers: Servers) -> list[Figure]:
-    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    found: list[Figure] = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        for name in families:
-            bar.update(task, description=name)
-            async for figure in FAMILIES[name](effort, seed, servers):
-                found.append(figure)
-                bar.update(task, description=f"{name}: {figure.name}")
-    return found
 
 
 if __name__ == "__main__":

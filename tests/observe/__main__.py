@@ -6,11 +6,8 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from tests.cache.servers import Servers
-from tests.figures import Figure, show
+from tests.figures import Figure, command_line, measured, of, show
 from tests.observe import boards, digests, listeners, overhead, scrape
 from tests.observe.effort import FULL, QUICK, Effort
 from tests.servers import watchdog
@@ -27,11 +24,7 @@ FAMILIES: dict[str, Callable[[Effort, Servers], AsyncIterator[Figure]]] = {
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser("python -m tests.observe", description=__doc__)
-    add = parser.add_argument
-    add("--json", action="store_true", help="print one JSON object a line instead of a table")
-    add("--quick", action="store_true", help="finish within a minute: fewer requests and rounds")
-    add("--family", action="append", choices=list(FAMILIES), help="only these figures; may be repeated")
+    parser = command_line("tests.observe", __doc__, FAMILIES, "requests and rounds")
     return parser.parse_args(arguments)
 
 
@@ -39,25 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print the figures; return 1 if one misses its limit."""
     given = options(arguments)
     logging.getLogger("router").propagate = False  # failures are part of the game here
-    servers = Servers()
+    servers, effort = Servers(), QUICK if given.quick else FULL
+    made = {name: of(FAMILIES[name], effort, servers) for name in given.family or FAMILIES}
     try:
-        found = asyncio.run(_all(given.family or list(FAMILIES), QUICK if given.quick else FULL, servers))
+        found = asyncio.run(measured(made))
     finally:
         servers.close()
     return show("observability", found, as_json=given.json)
-
-
-async def _all(families: Sequence[str], effort: Effort, servers: Servers) -> list[Figure]:
-    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    found: list[Figure] = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        for name in families:
-            bar.update(task, description=name)
-            async for figure in FAMILIES[name](effort, servers):
-                found.append(figure)
-                bar.update(task, description=f"{name}: {figure.name}")
-    return found
 
 
 if __name__ == "__main__":

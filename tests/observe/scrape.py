@@ -1,15 +1,8 @@
-"""What a scrape costs a router of ten thousand tenants: how many series it is, its time, what the loop sees.
-
-A pause is told by a task that sleeps for a millisecond again and again, and wakes late. On a busy machine it
-is late because other programs run: what counts is how much of that time this process has computed meanwhile.
-"""
+"""What a scrape costs a router of ten thousand tenants: how many series, its time, what the loop sees."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from statistics import median
-from time import perf_counter, process_time
-from types import TracebackType
-from typing import Self
 
 from router import Router
 from router.cache.tally import add
@@ -20,11 +13,11 @@ from tests.doubles import PASSWORD
 from tests.figures import Figure
 from tests.observe.effort import Effort
 from tests.observe.overhead import double
+from tests.pause import Pause
 
 _TENANTS = 10_000
 _SERIES = 20_000
 _PAUSE = 5.0  # milliseconds
-_STEP = 0.001  # seconds that the task sleeps
 _READ = "SELECT id, name, seats FROM plans WHERE id = :id"
 _WRITE = "UPDATE plans SET seats = seats + 1 WHERE id = :id"
 _FRESH = 1.05  # seconds after which a scrape is made anew
@@ -47,43 +40,17 @@ async def figures(effort: Effort, servers: Servers) -> AsyncIterator[Figure]:
     yield Figure("time of a scrape", median(times), 2000.0, "ms", note=f"at most {times[-1]:.0f}")
     note = (
         f"{max(each.late for each in found) * 1e3:.1f} by the clock, without one {still.late * 1e3:.1f}; "
-        f"at the first one ever {first.pause * 1e3:.1f}"
+        f"at the first one ever {first.longest * 1e3:.1f}"
     )
     yield Figure(
-        "longest pause of the loop", max(each.pause for each in found) * 1e3, _PAUSE, "ms", note=note
+        "longest pause of the loop", max(each.longest for each in found) * 1e3, _PAUSE, "ms", note=note
     )
 
 
-class Scrape:
-    """Watch the loop in the block; times in seconds."""
+class Scrape(Pause):
+    """Watch the loop while the metrics are asked for."""
 
-    def __init__(self) -> None:
-        self.series = 0
-        self.seconds = 0.0
-        self.late = 0.0  # at most, by the clock
-        self.pause = 0.0  # of that, what this process has computed
-
-    async def __aenter__(self) -> Self:
-        self._watch = asyncio.create_task(self._look())
-        await asyncio.sleep(2 * _STEP)
-        self.late = self.pause = 0.0
-        self._began = perf_counter()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.seconds = perf_counter() - self._began
-        await asyncio.sleep(2 * _STEP)
-        self._watch.cancel()
-
-    async def _look(self) -> None:
-        while True:
-            began, computed = perf_counter(), process_time()
-            await asyncio.sleep(_STEP)
-            late = perf_counter() - began - _STEP
-            self.late = max(self.late, late)
-            self.pause = max(self.pause, min(late, process_time() - computed))
+    series = 0
 
 
 async def _scraped(router: Router) -> Scrape:
