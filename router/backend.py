@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from router.addresses import Addresses
 from router.balancing import Policy, choose
@@ -95,6 +96,9 @@ class Backend:
         self._database = cluster.database  # one that probes may connect to
         self._prober = Prober(health, driver, self._probed, pools.reaper, clock)
         self._addresses = Addresses(health, pools.relocate, rng)
+        # drivers' connections that belong to no pool, each with its server's name
+        self._links: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._turn = 0  # how often servers are connected to otherwise since
         health.moved = pools.leave
         health.silent = pools.abort
 
@@ -190,6 +194,7 @@ class Backend:
             self._pools.admission(node, limits).limits = limits
         self._pools.part(nodes, PoolRetired)
         self._prober.renew(anew)
+        self._leave_links(anew)
         if self._prober.running:
             self._addresses.start()
         return gone
@@ -237,11 +242,24 @@ class Backend:
     async def link(self, database: str, timeout: float = 1.0) -> Any:
         """Return a driver's connection to the primary that belongs to no pool; the caller closes it.
 
-        Raises what connecting raises.
+        It ends once a reload has the servers connected to otherwise. Raises what connecting raises.
         """
-        node = self.health.snapshot().primary or self.cluster.primary
-        endpoint = self._endpoint(node, database, self._access[node.name].login(node.role))
-        return (await connect(self.driver, endpoint, timeout)).driver_connection
+        while True:
+            turn = self._turn
+            node = self.health.snapshot().primary or self.cluster.primary
+            endpoint = self._endpoint(node, database, self._access[node.name].login(node.role))
+            link = (await connect(self.driver, endpoint, timeout)).driver_connection
+            if turn == self._turn:
+                self._links[link] = node.name
+                return link
+            link.terminate()
+
+    def _leave_links(self, anew: Collection[str]) -> None:
+        """End what is connected to servers beside the pools: who uses it connects anew, as after any loss."""
+        self._turn += bool(anew)
+        for link, name in tuple(self._links.items()):
+            if name in anew:
+                link.terminate()
 
     async def lease_unbound(self, pool: Pool, deadline: float, connect: float) -> Lease:
         """Return a lease of a pool, whatever tenant its connection is bound to."""

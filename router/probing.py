@@ -75,7 +75,7 @@ class Prober:
                 self._end(name)
                 self._begin(name)
             elif name in anew:
-                self._probes[name].drop()
+                self._probes[name].renew()
                 self.poke(name)
 
     def _begin(self, name: str) -> None:
@@ -188,6 +188,7 @@ class _Probe:
         self._driver, self._endpoint = driver, endpoint
         self._reaper, self._clock = reaper, clock
         self._connection: Connection | None = None
+        self._turn = 0  # how often the server is connected to otherwise since
 
     async def ask(self, timeout: float) -> Observation | RouterError | None:
         """Return the answer, the error, or ``None`` for no answer within ``timeout`` seconds."""
@@ -232,11 +233,16 @@ class _Probe:
         if self._connection is not None and self._usable():
             return self._connection
         self.drop()
-        opener = Opener(self._endpoint(self.name), self._driver, self._reaper)
-        opened = await opener.open(max(deadline - self._clock(), 0.001))
-        if isinstance(opened, Connection) and self.ended:
-            opened.terminate()
-            return RouterClosed(_CLOSED)
+        while True:
+            turn = self._turn
+            opener = Opener(self._endpoint(self.name), self._driver, self._reaper)
+            opened = await opener.open(max(deadline - self._clock(), 0.001))
+            if turn == self._turn and not self.ended:
+                break
+            if isinstance(opened, Connection):
+                opened.terminate()  # it has the login of before, and would keep it for good
+            if self.ended:
+                return RouterClosed(_CLOSED)
         if isinstance(opened, Connection):
             self._connection = opened
             opened.opened_at = self._clock()
@@ -273,6 +279,11 @@ class _Probe:
     def end(self) -> None:
         """Let go of the connection, and open no other; who waits for an answer now gets none."""
         self.ended = True
+        self.drop()
+
+    def renew(self) -> None:
+        """Connect anew: neither what is open nor what is being opened is used any more."""
+        self._turn += 1
         self.drop()
 
     def drop(self) -> None:

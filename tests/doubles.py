@@ -17,7 +17,7 @@ import pytest
 from router import Router
 from router.config import Config, parse
 from router.drivers import registry
-from router.drivers.driver import Binding, Connection, Driver, Endpoint, Location
+from router.drivers.driver import Binding, Connection, Driver, Endpoint, Location, Reading
 from router.errors import ConnectionLost, RouterError, ServerError
 from router.rows import Result, Row, row_class
 from router.statements import Dialect
@@ -186,6 +186,10 @@ class ScriptedConnection(Connection):
 
     async def reset(self, timeout: float) -> None:
         await self._meet("reset", "", timeout)
+
+    async def probe(self) -> Reading:
+        await self._meet("probe")
+        return Reading(writable=self.endpoint.node.name == "primary")
 
     async def close(self, timeout: float) -> None:
         await self._meet("close", "", timeout)

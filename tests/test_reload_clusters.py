@@ -6,7 +6,7 @@ import asyncio
 import gc
 import shutil
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from router.errors import ConfigurationError, ServerRemoved, UnknownTenant
 from router.events import ConnectionOpened, ReplicaChanged, RequestFailed
 from router.testing import record
 from tests import certificates
-from tests.doubles import Server
+from tests.doubles import ScriptedDriver, Server
 
 READ = "SELECT 1"
 
@@ -56,6 +56,13 @@ async def opened(config: Config, farewell: float = 0.05) -> AsyncIterator[Router
         yield router
         await asyncio.sleep(0.01)
         assert not [pool for pool in router.status().pools if pool.in_use or pool.waiting]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what it waits for is no event
+            await asyncio.sleep(0.01)
 
 
 async def test_an_unchanged_cluster_keeps_its_connections(server: Server) -> None:
@@ -131,6 +138,24 @@ async def test_a_connection_that_is_being_opened_is_replaced_too(server: Server)
         await router.reload(configured(main=cluster(password="second-secret")))
         assert await running
         assert {each.password for each in server.open} == {"second-secret"}
+
+
+async def test_a_probe_that_is_being_connected_is_replaced_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server would be asked under the old login for good, and not at all once that is revoked."""
+    monkeypatch.setattr(ScriptedDriver, "probes", True)
+    async with opened(configured(main=cluster("r1"))) as router:
+        await router.fetch_all(READ, tenant="acme")
+        backend, gate = router._backends["main"], server.block("connect", node="r1")
+        await router.reload(configured(main=cluster("r1", password="second-secret")))
+        await until(lambda: not server.faults)
+        await router.reload(configured(main=cluster("r1", password="third-secret")))
+        gate.set()
+        for node in backend.nodes:
+            await backend.ask(node, backend.clock() + 1)
+        probing = [each for each in server.open if "probe" in each.calls]
+        assert [each.password for each in probing] == ["third-secret"] * 2
 
 
 async def test_the_budget_of_a_node_changes(server: Server) -> None:

@@ -22,6 +22,7 @@ from tests.figures import Figure
 from tests.observe.effort import Effort
 
 LIMIT = 10.0  # microseconds a request
+SHARE = 0.5  # of what a request takes without listeners, where the machine may be a slow one
 _TASKS = 4  # that send requests at the same time, as those of a service do
 _BLOCK = 20  # requests whose time is taken together
 _WARM = 100  # blocks until all is connected, known and specialised by the interpreter
@@ -85,6 +86,22 @@ async def on_double(effort: Effort) -> AsyncIterator[Figure]:
     async with _arms(lambda: Router(doubles.config())) as arms:
         async for figure in _figures("a double", arms, effort.blocks, _TASKS):
             yield figure
+
+
+async def shares(blocks: int) -> dict[str, float]:
+    """Return what all listeners add there in relation to a request without them, both of the same minute."""
+    found = {}
+    async with _arms(lambda: Router(doubles.config())) as arms:
+        live = Live(arms[_WATCHED])
+        try:
+            for name, work in WORKS.items():
+                taken = await measured(arms, work, blocks, _TASKS, before=live.picture)
+                off = median(taken[_OFF])
+                found[name] = _added(taken, _ON, _OFF) / off
+                found[f"{name}, watched"] = _added(taken, _WATCHED, _ON) / off
+        finally:
+            live.close()
+    return found
 
 
 @contextmanager
