@@ -319,11 +319,14 @@ async def test_slow_connection_is_heard_and_never_blocks(place: Place) -> None:
         one, _ = await place.broadcast()
         two, heard = await place.broadcast(proxy.port, patience=5.0)
         proxy.add(Latency(0.1, 0.05))
+        blocked = 0
         for number in range(20):
-            async with taking(0.05):
-                one.publish(f"place {number}", ["t"])
-                two.publish(f"from the slow one {number}", ["t"])
+            began = time.monotonic()
+            one.publish(f"place {number}", ["t"])
+            two.publish(f"from the slow one {number}", ["t"])
+            blocked += time.monotonic() - began >= 0.05
             await asyncio.sleep(0.02)
+        assert blocked <= 2, "a busy machine may keep us waiting now and then, a line would each time"
         await until(lambda: len(heard.notices) == 20)
         said = time.monotonic()
         await until(lambda: two.heard() > said)
