@@ -183,8 +183,11 @@ async def test_a_replica_that_gets_there_is_waited_for(engine: Engine, items: st
             heard = Recorder(router)
             reading = asyncio.create_task(fetched(session, items))
             after = asyncio.create_task(fetched(router.session("acme", after=await session.token()), items))
-            await asyncio.sleep(0.15)
-            waits = not reading.done()
+            async with asyncio.timeout(10):  # each holds a connection to the replica that it waits for
+                while sum(pool.in_use for pool in router.status().pools) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.15)  # it was asked by then
+            waits = not reading.done() and not after.done()
             await held.resume()
             assert await reading == await after == ["one"]
             assert waits, routes(heard)
