@@ -19,7 +19,6 @@ from typing import Self, TypeVar
 from router import building, parts
 from router.audit.audit import Audit
 from router.audit.handle import AuditHandle
-from router.audit.metrics import AuditMetrics
 from router.auditing import AuditedExecutor
 from router.backend import Backend, Target
 from router.cache.cache import Cache
@@ -40,7 +39,6 @@ from router.finding import Finder
 from router.handle import CacheHandle
 from router.home import Home, tell_when_forked
 from router.metrics import Parts
-from router.metrics.catalog import CatalogMetrics
 from router.oneshot import OneShot
 from router.pinging import ping
 from router.pools.registry import Pools
@@ -167,10 +165,25 @@ class Router(OneShot):
         self._home = executor.home
         tell_when_forked(self)
         catalog, slow = executor.targets.catalog, self.slowlog.seconds
-        self.metrics.watch(Parts(self._backends, pools, cache, catalog, slow, self._clock, keeper.conditions))
+        finder = self._finder = self._looks_up(executor)
+        audited = None if self._audit is None else self._audit.status
+        self.metrics.watch(
+            Parts(
+                self._backends,
+                pools,
+                cache,
+                catalog,
+                slow,
+                self._clock,
+                keeper.conditions,
+                finder,
+                audited,
+            )
+        )
         self.dispatcher.subscribe(PrimaryChanged, partial(_renew, cache))
         await cache.start()
-        self._look_up(executor)
+        if finder is not None:
+            finder.start()
         parts.plan(self.config, executor, self.slowlog, pools, self._rng)
         running = Running(
             executor,
@@ -219,15 +232,14 @@ class Router(OneShot):
         if recorded:
             audit = self._audit = executor.audit = parts.audit(config, executor, emit, clocks)
             audit.attach(self.dispatcher)
-            self.metrics.registry.register(AuditMetrics(audit.status))
         return cache, executor
 
-    def _look_up(self, executor: Executor) -> None:
-        """Begin to look tenants up that have no file, where the configuration or the caller says how."""
+    def _looks_up(self, executor: Executor) -> Finder | None:
+        """Return who looks tenants up that have no file, where the configuration or the caller says how."""
         source = source_of(self._source, self.config, executor, self._backends, self._clock, self._rng)
         if source is None:
-            return
-        finder = self._finder = Finder(
+            return None
+        return Finder(
             source,
             self.config,
             executor.targets.catalog.found,
@@ -237,8 +249,6 @@ class Router(OneShot):
             wall=self._wall,
             rng=self._rng,
         )
-        self.metrics.registry.register(CatalogMetrics(finder))
-        finder.start()
 
     async def reload(self, config: Config | None = None) -> Reloaded:
         """Go over to what the configuration folder holds now, or to ``config``; return what has changed.

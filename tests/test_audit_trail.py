@@ -10,11 +10,11 @@ from sqlalchemy import text
 from router import Router, acting, parse
 from router.audit.audit import Audit
 from router.audit.findings import Flaw
-from router.audit.metrics import AuditMetrics
 from router.audit.records import Outcome
 from router.config import AuditConfig
 from router.errors import AuditUnavailable, InvalidStatement, UsageError
 from router.events import RequestEvent
+from router.metrics.audited import families
 from tests.auditing import KEY, config, records, trail, verified, writes
 
 TABLE = "CREATE TABLE plans (id INTEGER PRIMARY KEY, name TEXT)"
@@ -281,7 +281,7 @@ def test_the_page_lists_every_metric_and_every_flaw() -> None:
     """docs/audit.md is as the code is."""
     page = (Path(__file__).resolve().parents[1] / "docs" / "audit.md").read_text()
     audit = Audit(AuditConfig(), Path(), lambda event: None, lambda event: None)
-    for family in AuditMetrics(audit.status).collect():
+    for family in families(audit.status(), "router_"):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert f"| `{name}` | {family.type} | {family.documentation} |" in page
     assert [flaw for flaw in Flaw if f"`{flaw}`" not in page] == []

@@ -22,6 +22,8 @@ from router.errors import (
     UnknownTenant,
 )
 from router.events import CatalogChanged, LookupRefused, TenantChanged, TenantRefused
+from router.metrics.families import Family
+from router.metrics.merging import merged
 from router.statements import Dialect
 from router.table_source import TableSource
 from router.tenant_table import ddl, texts
@@ -244,6 +246,40 @@ async def test_while_the_source_fails_the_known_are_served(tmp_path: Path) -> No
             (False, "ConnectionError"),
             (True, ""),
         ]
+
+
+async def test_its_metrics_are_told_with_all_others(tmp_path: Path) -> None:
+    """Of one process, and as several processes show theirs as one: the worst counts, questions add up."""
+
+    def shown(router: Router) -> dict[str, Family]:
+        names = {f"router_catalog_{name}" for name in ("lookups", "tenants", "usable")}
+        return {each.name: each for each in router.metrics.families() if each.name in names}
+
+    def absent(tenant: str) -> None:
+        raise ConnectionError
+
+    async with (
+        Router.open(config(tmp_path), catalog=described) as one,
+        Router.open(config(tmp_path), catalog=absent) as two,
+    ):
+        await one.find("acme")
+        await one.find("globex")
+        with pytest.raises(CatalogUnavailable):
+            await two.find("acme")
+        mine, other = shown(one), shown(two)
+        both = {name: merged("router_", each, [other[name]], []) for name, each in mine.items()}
+        assert {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in both.values()
+            for sample in family.samples
+            if sample.value or not sample.labels
+        } == {
+            ("router_catalog_lookups_total", "found"): 2,
+            ("router_catalog_lookups_total", "failed"): 1,
+            ("router_catalog_tenants",): 2,
+            ("router_catalog_usable",): 0,
+        }
+        assert b"router_catalog_usable 1.0" in one.metrics.render()
 
 
 async def test_a_source_that_does_not_answer_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:

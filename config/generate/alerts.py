@@ -319,6 +319,14 @@ _PROCESSES = [
         "{{ $value }} processes go on with the one before; one that is started now would not come up.",
     ),
     Alert(
+        "RouterCatalogDown",
+        PAGE,
+        "1m",
+        f"count by (job) ({PREFIX}catalog_usable == 0)",
+        "{{ $labels.job }} cannot look tenants up",
+        "{{ $value }} processes serve the tenants that they know; requests of all others fail.",
+    ),
+    Alert(
         "RouterSecretFails",
         PAGE,
         "0s",

@@ -234,6 +234,22 @@ _PROCESSES = (
         {"instance": "Process", "version": "Router", "python": "Python"},
         width=6,
     ),
+    graph(
+        "Tenants looked up",
+        "Questions for tenants that have no file, by what came of them. Each is in memory afterwards.",
+        "failed: see what catalog names, a table, a folder or a function. refused: what is said of a tenant "
+        "has mistakes, its event TenantRefused has them.",
+        Query(total(rate(everywhere("catalog_lookups_total")), "outcome"), "{{outcome}}"),
+        width=12,
+    ),
+    graph(
+        "Tenants known",
+        "Tenants that have a file, and those in the memory of the process that has looked up most.",
+        "Where those in memory reach catalog.cache, others are forgotten for each new one: raise it.",
+        Query(f"max({everywhere('tenants_configured')})", "with a file"),
+        Query(f"max({everywhere('catalog_tenants')})", "looked up"),
+        width=12,
+    ),
 )
 
 BOARD = Board(

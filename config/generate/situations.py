@@ -58,6 +58,7 @@ _COUNT = _router("request_duration_seconds_count", **_TIMED)
 _FULL = _router("pool_used_ratio", node="main/primary")
 _WAITERS = _router("pool_waiters", node="main/primary")
 _LOADED = _router("configuration_last_load_success")
+_CATALOG = _router("catalog_usable")
 _SECRET = _router("secret_failing", source="${vault:secret/data/app}")
 _ERRORS = _router("errors_total", cluster="main", error="ConnectionLost")
 _MISTAKES = _router("errors_total", cluster="main", error="UniqueViolation")
@@ -107,6 +108,7 @@ _PROCESS = {
     _DROPPED: steady(3),
     _SECRET: steady(0),
     _LOADED: steady(1),
+    _CATALOG: steady(1),
 }
 _ALL = _TRAFFIC | _NODES | _CONNECTIONS | _SHARED | _PROCESS
 
@@ -235,6 +237,7 @@ _PROCESSES = (
         _router("build_info", instance="app-2", version="1", python="3.11"): steady(1),
     }),
     Situation("a reload was refused", ("RouterConfigurationRefused",), {_LOADED: then(1, 0)}),
+    Situation("tenants cannot be looked up", ("RouterCatalogDown",), {_CATALOG: then(1, 0)}),
     *_rare("RouterSecretFails", "secret_failures_total", user="app", kept="no"),
     Situation("a store is down and passwords are kept", ("RouterSecretOld",), {
         _router("secret_failures_total", user="app", kept="yes"): from_then(1),

@@ -1,35 +1,24 @@
-"""Tenants that are looked up, in Prometheus metrics: read when scraped, so that looking up pays nothing."""
+"""Tenants that are looked up, in Prometheus metrics: read when rendered, so that looking up pays nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from router.finding import Finder
+from router.metrics.families import Family, Numbers, Values
 
 
-class CatalogMetrics(Collector):
-    """Export what a finder did; ``namespace`` begins all names."""
-
-    def __init__(self, finder: Finder, namespace: str = "router") -> None:
-        self._finder = finder
-        self._prefix = f"{namespace}_catalog_"
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield all families."""
-        finder = self._finder
-        lookups = CounterMetricFamily(
-            f"{self._prefix}lookups", "Questions for a tenant, by what came of them.", labels=("outcome",)
-        )
-        for outcome, count in finder.counts.items():
-            lookups.add_metric((outcome,), count)
-        yield lookups
-        for name, text, value in (
-            ("tenants", "Tenants in memory that were looked up", len(finder.found)),
-            ("usable", "Whether the last question was answered", finder.usable),
-        ):
-            gauge = GaugeMetricFamily(f"{self._prefix}{name}", f"{text}.")
-            gauge.add_metric((), float(value))
-            yield gauge
+def families(finder: Finder | None, prefix: str) -> Iterator[Family]:
+    """Yield what a finder did and has; without one the names only."""
+    lookups: list[tuple[Values, float]] = []
+    known: list[tuple[Values, float]] = []
+    usable: list[tuple[Values, float]] = []
+    if finder is not None:
+        lookups = [((outcome,), count) for outcome, count in finder.counts.items()]
+        known, usable = [((), len(finder.found))], [((), float(finder.usable))]
+    text = "Questions for a tenant, by what came of them"
+    yield Numbers(f"{prefix}catalog_lookups", text, "counter", ("outcome",), lookups)
+    text = "Tenants in memory that were looked up"
+    yield Numbers(f"{prefix}catalog_tenants", text, "gauge", (), known)
+    text = "Whether the last question for a tenant was answered"
+    yield Numbers(f"{prefix}catalog_usable", text, "gauge", (), usable)

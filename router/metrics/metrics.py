@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from router.dispatcher import Dispatcher
 from router.errors import UsageError
 from router.events import ConfigurationLoaded, ConfigurationRefused, RequestEvent
-from router.metrics import kept, listeners, pooled, standing
+from router.metrics import audited, catalog, kept, listeners, pooled, standing
 from router.metrics.bins import BUCKETS
 from router.metrics.cache import CacheMetrics
 from router.metrics.exposition import content_type, written
@@ -195,6 +195,8 @@ class Metrics:
         yield from standing.families(parts.backends, parts.clock(), prefix)
         yield from pooled.families(parts.pools, prefix)
         yield from kept.families(parts.secrets(), prefix)
+        yield from catalog.families(parts.finder, prefix)
+        yield from audited.families(None if parts.audit is None else parts.audit(), prefix)
         rows: list[tuple[tuple[str, ...], float]] = [((), len(parts.tenants))]
         yield Numbers(f"{prefix}tenants_configured", "Tenants of the configuration", "gauge", (), rows)
         slowest = [((fingerprint,), total) for fingerprint, total in parts.slow(_SLOWEST)]

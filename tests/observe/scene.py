@@ -124,6 +124,10 @@ class Load:
         for _ in range(5):
             await self._router.fetch_value("SELECT max(id) FROM items", tenant=tenant, cache=60)
 
+    async def strange(self, tenant: str, number: int) -> None:
+        """Ask for a tenant that nobody has heard of."""
+        await self._router.fetch_value(READ, {"id": number}, tenant=f"{tenant}-{number}")
+
     async def slow(self, tenant: str, number: int) -> None:
         """Ask what takes the server long."""
         await self._router.fetch_value("SELECT count(*) FROM items, pg_sleep(0.3)", tenant=tenant)
@@ -152,7 +156,7 @@ class Scene:
         self._prometheus = PrometheusServer(f"{HOST}:{self._port}")
         self._servers = (self._cluster, self._redis, self._prometheus)
         self._folder = folder
-        self._forgetful = False  # where a password is kept, nothing is found any more
+        self._forgetful = False  # where passwords and tenants are kept, nothing is found any more
 
     async def play(self) -> AsyncIterator[Watched]:
         """Yield what was seen while Prometheus can still be asked."""
@@ -181,12 +185,16 @@ class Scene:
             keys=("a key for the tokens of this scene only",),
             cache={"broadcast": "redis", "remote": remote},
         )
-        return Router.open(config, secrets={"reader": self._password})
+        return Router.open(config, secrets={"reader": self._password}, catalog=self._tenant)
 
     def _password(self) -> str:
         if self._forgetful:
             raise LookupError
         return str(self._cluster.primary.password("router_ro"))
+
+    def _tenant(self, name: str) -> None:
+        if self._forgetful:
+            raise LookupError
 
     async def _watched(self, router: Router) -> Watched:
         watched, load = Watched(self._prometheus), Load(router)
@@ -194,6 +202,7 @@ class Scene:
         try:
             load.as_usual()
             load.start(load.hot, *TENANTS)
+            load.start(load.strange, ABSENT)
             await asyncio.sleep(1)  # pools fill
             async with serve(router, HOST, self._port):
                 await asyncio.to_thread(
@@ -223,7 +232,7 @@ class Scene:
         return bool(self._prometheus.between(expr, now, now))
 
     async def _crowd(self, router: Router, load: Load, watched: Watched) -> None:
-        """Slow statements only, held connections, a blocked loop, mistakes; neither Redis nor a password."""
+        """Slow statements only, held connections, a blocked loop, mistakes; no Redis, no secrets."""
         self._forgetful = True
         await asyncio.to_thread(self._redis.kill)
         router.dispatcher.subscribe(events.RequestFinished, _broken, name="broken")
@@ -232,6 +241,7 @@ class Scene:
         load.start(load.slow, *crowd)
         load.start(load.hold, *crowd)
         load.start(load.mistaken, *TENANTS, ABSENT)
+        load.start(load.strange, ABSENT)
         await asyncio.to_thread(self._cluster.replicas[0].run, CUT)
         await asyncio.sleep(1)
         _tell(router)
