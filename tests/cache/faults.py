@@ -54,7 +54,7 @@ async def figures(
             load = await stack.enter_async_context(Load(routers, "shared", rng))
             beside = await stack.enter_async_context(Load([alone], "apart", rng))
             await asyncio.sleep(0.3)
-            await until(partial(_in_use, routers), 15)
+            await until(partial(_in_use, routers), 60)
             began = monotonic()
             async with Lateness() as late:
                 await TROUBLES[name](victim, effort.trouble)
