@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -218,8 +217,9 @@ async def orm_session(unit: Unit, options: dict[str, Any]) -> AsyncIterator[Asyn
                     await session.commit()
             finally:
                 # Not "async with session": its close runs in a task of its own, also with nothing to undo.
+                # Where this one is cancelled meanwhile, that one would go on using a connection given back.
                 if session.in_transaction():
-                    await asyncio.shield(session.close())
+                    await session.close()
                 else:
                     session.sync_session.close()
     except BaseException as exc:

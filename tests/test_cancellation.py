@@ -165,6 +165,24 @@ async def orm_undone(router: Router, mark: int) -> None:
         await unit.rollback()
 
 
+async def orm_failed(router: Router, mark: int) -> None:
+    try:
+        async with router.session("acme") as session, session.orm() as unit:
+            unit.add(Stepped(tenant="acme", mark=mark))
+            await unit.flush()
+            raise LookupError
+    except LookupError:
+        pass
+
+
+async def orm_inside(router: Router, mark: int) -> None:
+    async with router.session("acme") as session, session.transaction() as tx:
+        async with session.orm() as unit:
+            unit.add(Stepped(tenant="acme", mark=mark))
+            await unit.commit()
+        await tx.execute(WRITE, {"mark": mark})
+
+
 VERBS: dict[Work, tuple[int, bool]] = {
     # what it does: rows that it leaves, whether they are written in a transaction
     fetch_one: (0, False),
@@ -179,6 +197,8 @@ VERBS: dict[Work, tuple[int, bool]] = {
     run: (1, True),
     orm: (1, True),
     orm_undone: (0, True),
+    orm_failed: (0, True),
+    orm_inside: (2, True),
 }
 FEW = 200  # suspensions; more would mean that the loop below never ends
 
