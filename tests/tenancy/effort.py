@@ -33,11 +33,11 @@ FULL: Final = Effort(
     reloads=10,
 )
 QUICK: Final = Effort(
-    schemas=2_000,
-    databases=25,
+    schemas=1_500,
+    databases=22,
     rounds=3,
     seconds=0.6,
-    warm=4.0,
+    warm=3.0,
     fresh=40,
     quiet=1.3,
     visits=2,
