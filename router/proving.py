@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from router.backend import Target
-from router.errors import NoPrimary, RouterError
+from router.errors import ConnectionLost, NoPrimary, RouterError
 from router.reasons import Reason
 from router.requests import Request
 from router.rows import Row
@@ -14,6 +14,7 @@ from router.volatility import QUERY
 
 # Looking a member up on its enum costs 70 ns on CPython 3.11; every request passes here.
 _READ = Reason.READ
+_ATTEMPTS = 3
 # what these do ends with the transaction or the session
 _HARMLESS = frozenset({Reason.READ, Reason.LOCKING, Reason.SESSION_STATE, Reason.TRANSACTION_CONTROL})
 
@@ -42,10 +43,14 @@ async def ask(request: Request) -> Reason:
     volatility = target.backend.volatility
     if volatility is None:  # known() is None only where there is one
         return Reason.UNKNOWN_FUNCTION
-    try:
-        return await volatility.ask(statement, target.database, lambda names: _volatile(request, names))
-    except RouterError:
-        return Reason.UNKNOWN_FUNCTION  # not proven, so to the primary; the statement tells what is wrong
+    for _ in range(_ATTEMPTS):
+        try:
+            return await volatility.ask(statement, target.database, lambda names: _volatile(request, names))
+        except ConnectionLost:
+            continue  # as any read is repeated; what is taken for a write would not be
+        except RouterError:
+            break
+    return Reason.UNKNOWN_FUNCTION  # not proven, so to the primary; the statement tells what is wrong
 
 
 async def _volatile(request: Request, names: tuple[str, ...]) -> Iterable[Row]:

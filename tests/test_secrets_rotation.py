@@ -85,12 +85,14 @@ class Load:
     def __init__(self, router: Router) -> None:
         self._router = router
         self.done = 0
+        self._turns = [0] * 8
         self._stopped = False
 
-    async def _ask(self) -> None:
+    async def _ask(self, number: int) -> None:
         while not self._stopped:
             assert await self._router.fetch_value("SELECT 1", tenant="acme", primary=True) == 1
             self.done += 1
+            self._turns[number] += 1
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Return when something is so."""
@@ -99,8 +101,14 @@ class Load:
                 assert not self._asking.done()
                 await asyncio.sleep(0.005)
 
+    async def settled(self) -> None:
+        """Return when what was being connected is over: it asks for a changed password once, no more."""
+        before = list(self._turns)
+        await self.until(lambda: all(now > then for now, then in zip(self._turns, before, strict=True)))
+        await self.until(lambda: not any(each.opening for each in self._router.status().budgets))
+
     async def __aenter__(self) -> "Load":
-        self._asking = asyncio.gather(*(self._ask() for _ in range(8)))
+        self._asking = asyncio.gather(*map(self._ask, range(8)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -127,6 +135,7 @@ async def test_a_password_rotates_under_load_without_a_failed_request(
                 vault.kv[PATH] = {"password": new}
                 await asyncio.to_thread(users.set, name, new)
                 await load.until(lambda number=number: len(heard.of(SecretChanged)) > number)  # type: ignore[misc]
+                await load.settled()
         assert not heard.of(ConnectionFailed) and len(heard.of(ConnectionOpened)) > 12
         assert len(vault.asked) <= 1 + 2 * 3  # two at most share no question
 

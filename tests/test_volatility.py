@@ -9,6 +9,7 @@ from router.reasons import Reason
 from router.rows import Row
 from router.statements import Dialect, Statement, parse
 from router.volatility import Volatility
+from tests.doubles import Server, opened
 from tests.engines import Engine, Recorder
 from tests.test_pool import Clock
 
@@ -92,3 +93,17 @@ async def test_real_functions_go_where_their_volatility_says(engine: Engine) -> 
         await router.execute(f"{text} VOLATILE AS 'SELECT 1'", tenant="acme")
         await router.fetch_value(f"SELECT {name}()", tenant="acme")
         assert heard.route == ("primary", "volatile_function")
+
+
+@pytest.mark.parametrize(
+    ("losses", "route"), [(2, ("replica", "read")), (3, ("primary", "unknown_function"))], ids=["few", "many"]
+)
+async def test_a_lost_connection_makes_no_write_of_a_read(
+    server: Server, losses: int, route: tuple[str, str]
+) -> None:
+    """The question is asked again, on another connection: a write that breaks off is not repeated."""
+    async with opened() as router:
+        server.fail("fetch_all", ConnectionResetError(), node="primary", breaks=True, times=losses)
+        heard = Recorder(router)
+        await router.fetch_one("SELECT count(*) FROM plans", tenant="acme")
+        assert heard.route == route and not server.faults
