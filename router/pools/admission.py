@@ -248,7 +248,8 @@ class Admission:
         place = pool.queue.join(holder, first=first)
         self.queued[pool] = None
         try:
-            self.advance()  # the server may have room by now; if not, this sets the timer
+            if holder.flow.held < holder.flow.limit:  # else it waits for what its tenant holds
+                self.advance()  # the server may have room by now; if not, this sets the timer
             return await pool.queue.wait(place, seconds, pass_on)
         finally:
             if not pool.queue:

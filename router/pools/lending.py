@@ -161,8 +161,9 @@ class Lending:
             connection = self.take(binding, self.clock(), holder)
             if connection is not None:
                 return connection
-            admission = self._admission
-            if refused or admission.contended() or not admission.reserve(self, holder.flow):
+            admission, flow = self._admission, holder.flow
+            # Where others of its tenant wait it goes behind them; if it may go by now, it is told so at once.
+            if refused or flow.waiting or admission.contended() or not admission.reserve(self, flow):
                 began = self.clock()
                 try:
                     answer = await self._wait(deadline, asked, holder, first=refused)
