@@ -164,22 +164,8 @@ class Router(OneShot):
         self._executor = executor  # only now: without the journal that it needs, nothing runs
         self._home = executor.home
         tell_when_forked(self)
-        catalog, slow = executor.targets.catalog, self.slowlog.seconds
         finder = self._finder = self._looks_up(executor)
-        audited = None if self._audit is None else self._audit.status
-        self.metrics.watch(
-            Parts(
-                self._backends,
-                pools,
-                cache,
-                catalog,
-                slow,
-                self._clock,
-                keeper.conditions,
-                finder,
-                audited,
-            )
-        )
+        self.metrics.watch(self._parts(pools, cache, executor, keeper))
         self.dispatcher.subscribe(PrimaryChanged, partial(_renew, cache))
         await cache.start()
         if finder is not None:
@@ -197,12 +183,26 @@ class Router(OneShot):
             self._rng,
             passwords,
             self._functions,
-            self._finder,
+            finder,
         )
         self._reloading = Reloading(self.config, self._loader, running)
         self._reloading.loaded()
         if self._watch is not None:
             self._reloading.watch(self._watch)
+
+    def _parts(self, pools: Pools, cache: Cache, executor: Executor, keeper: Keeper) -> Parts:
+        """Return what the metrics look at."""
+        return Parts(
+            self._backends,
+            pools,
+            cache,
+            executor.targets.catalog,
+            self.slowlog.seconds,
+            self._clock,
+            keeper.conditions,
+            self._finder,
+            None if self._audit is None else self._audit.status,
+        )
 
     @property
     def _asks(self) -> bool:
